@@ -1,0 +1,69 @@
+"""systemd takes the units as they are, and they keep the mount visible to everybody."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parent.parent.parent / "systemd"
+each_unit = pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda path: path.name)
+# Each of these gives a unit its own mount namespace, in which a FUSE mount is seen by the unit alone.
+NAMESPACE_SETTINGS = re.compile(
+    r"^(PrivateTmp|PrivateDevices|PrivateMounts|PrivateUsers|PrivateNetwork|ProtectSystem|ProtectHome|ProtectProc"
+    r"|ProtectKernel\w+|ProtectControlGroups|ProtectHostname|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths|BindPaths"
+    r"|BindReadOnlyPaths|TemporaryFileSystem|DynamicUser|RootDirectory|MountFlags|MountAPIVFS)=",
+    re.MULTILINE,
+)
+
+
+def settings(unit: Path, name: str) -> list[str]:
+    return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
+
+
+@each_unit
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze; `make setup` installs it")
+def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
+    # A template is verified by an instance; and tvd, which systemd looks for, need not be installed here.
+    copy = tmp_path / unit.name.replace("@", "@main")
+    copy.write_text(unit.read_text().replace("/usr/bin/tvd", sys.executable))
+    answer = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--user" if "user" in unit.name else "--system", str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
+    )
+    assert answer.returncode == 0, answer.stderr
+    # An unknown setting is a remark about the unit's file, not a failure.
+    assert copy.name not in answer.stderr, answer.stderr
+
+
+@each_unit
+def test_the_mount_stays_visible_outside_the_unit(unit: Path) -> None:
+    assert not NAMESPACE_SETTINGS.findall(unit.read_text())
+
+
+@each_unit
+def test_readiness_stop_and_files_are_set(unit: Path) -> None:
+    assert settings(unit, "Type") == ["notify"]
+    assert settings(unit, "KillMode") == ["mixed"]
+    assert settings(unit, "TimeoutStopSec")
+    assert int(settings(unit, "LimitNOFILE")[0]) >= 65536
+
+
+@each_unit
+def test_a_killed_daemon_leaves_no_mount(unit: Path) -> None:
+    mount = re.findall(r"--mount (\S+)", unit.read_text())
+    assert len(mount) == 1
+    assert all(command.endswith(mount[0]) for command in settings(unit, "ExecStopPost"))
+    assert settings(unit, "ExecStopPost")
+
+
+def test_a_user_unit_lets_fusermount_be_setuid() -> None:
+    text = (UNITS / "tvd-user.service").read_text()
+    assert not re.findall(r"^(NoNewPrivileges|RestrictRealtime|LockPersonality|SystemCall\w+)=", text, re.MULTILINE)
