@@ -1,0 +1,125 @@
+"""The contract of a catalog: sorted rows in families, atomic batches, one durability barrier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Family(StrEnum):
+    """Column families; keys and values are documented in docs/design/on-disk-format.md §3."""
+
+    SYS = "sys"
+    CHUNK = "chunk"
+    PACK = "pack"
+    BLOB = "blob"
+    PAGE = "page"
+    TREE = "tree"
+    TREEPAGE = "treepage"
+    ENTRY = "entry"
+    INODE = "inode"
+    DIRENT = "dirent"
+    RANGE = "range"
+    XATTR = "xattr"
+    STAGING = "staging"
+    ORPHAN = "orphan"
+    RUN = "run"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Set one row."""
+
+    family: Family
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove one row, if it is there."""
+
+    family: Family
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRange:
+    """Remove all rows with `start <= key < end`."""
+
+    family: Family
+    start: bytes
+    end: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes that happen together or not at all, in the order in which they were added."""
+
+    changes: list[Put | Delete | DeleteRange] = field(default_factory=list)
+
+    def put(self, family: Family, key: bytes, value: bytes) -> None:
+        """Set one row."""
+        self.changes.append(Put(family, key, value))
+
+    def delete(self, family: Family, key: bytes) -> None:
+        """Remove one row, if it is there."""
+        self.changes.append(Delete(family, key))
+
+    def delete_range(self, family: Family, start: bytes, end: bytes) -> None:
+        """Remove all rows with `start <= key < end`."""
+        self.changes.append(DeleteRange(family, start, end))
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+
+class Catalog(Protocol):
+    """Threads: `get` and `get_many` may be called from any thread; everything else from the owner's only."""
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        """Return the row's value, or None."""
+        ...
+
+    def get_many(self, family: Family, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values of several rows, in the order of the keys."""
+        ...
+
+    def scan(self, family: Family, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows with `start <= key < end` in key order, as they were when the scan began.
+
+        Do not await while one is open in the owner: what it yields may be out of date by then.
+        """
+        ...
+
+    def last(self, family: Family, end: bytes) -> tuple[bytes, bytes] | None:
+        """Return the row with the greatest key that is `<= end`, or None."""
+        ...
+
+    def write(self, batch: Batch) -> None:
+        """Apply a batch atomically.  It survives the death of this process, not yet a power loss."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when everything written before the call survives a power loss.
+
+        Callers at the same time share one fsync.
+        """
+        ...
+
+    def disk_bytes(self) -> int:
+        """What the catalog takes on the disk now, in bytes: directory and files, as `du` counts them."""
+        ...
+
+    def close(self) -> None:
+        """Release everything.  Nothing may be called afterwards."""
+        ...
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """Return the smallest key greater than every key with this prefix; None if there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

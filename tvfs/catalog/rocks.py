@@ -1,0 +1,307 @@
+"""The catalog on disk: RocksDB, through `rocksdict`, which no other module imports.
+
+What shapes this file, all measured: `rocksdict` holds the interpreter lock in every call but `get([..])`, `flush_wal`
+and `close`, so calls are inline and short and only the fsync is in a thread; a column family object flushes its
+memtable when it is collected, so each is fetched once and kept; its errors are plain `Exception`s told apart by their
+text; its `items()` ends silently at a damaged block, so scans use `iter()` and ask for its status.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+)
+
+from tvfs.catalog.catalog import Batch, Delete, DeleteRange, Family, Put
+from tvfs.catalog.group_commit import GroupCommit
+from tvfs.errors import TaskVaultError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RocksSettings:
+    """What RocksDB may use."""
+
+    memtable_bytes: int = 48 * MIB
+    """Rows not yet in files, all families together."""
+    block_cache_bytes: int = 64 * MIB
+    """Blocks of files, indexes and filters among them."""
+    max_wal_bytes: int = 64 * MIB
+    """Log kept for recovery; at most 1/16 of the vault, since it counts as used."""
+    background_jobs: int = 2
+    """Flushes and compactions at a time."""
+
+
+class CatalogLocked(TaskVaultError):
+    """Another process has the catalog open."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"Another process has the catalog {path} open; stop it with `tv down`, or use the running daemon."
+        )
+        self.path = path
+
+
+class CatalogCorrupt(TaskVaultError):
+    """The catalog's files do not check."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"The catalog {path} is damaged ({reason}); nothing was changed."
+            " Restore the vault from a copy, or move it away and make a new one with `tv init`."
+        )
+        self.path = path
+
+
+class CatalogFull(TaskVaultError):
+    """The disk has no room for the catalog."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"The disk that holds {path} is full; free some space on it and try again.")
+        self.path = path
+
+
+class CatalogFailed(TaskVaultError):
+    """RocksDB reported something else."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"The catalog {path} could not be used: {reason}; check the disk and its permissions.")
+        self.path = path
+
+
+_UNCOMPRESSED = frozenset({Family.SYS, Family.CHUNK, Family.PACK, Family.BLOB, Family.PAGE, Family.ORPHAN})
+"""Families whose values are hashes or counters: compressing them costs time and saves nothing."""
+
+
+class RocksCatalog:
+    """A `Catalog` in a directory.  One at a time may be open on it, in this process or any other.
+
+    Finish or drop every scan before `close`: an open iterator keeps RocksDB's lock on the directory.
+    """
+
+    def __init__(self, path: Path, *, settings: RocksSettings | None = None) -> None:
+        """Open or make the catalog; raise `CatalogLocked`, `CatalogCorrupt`, `CatalogFull` or `CatalogFailed`."""
+        self._path = path
+        self._settings = settings or RocksSettings()
+        self._db: Any = None
+        self._stuck = False
+        self._open()
+        self._flushing = GroupCommit(self._sync_wal, retryable=CatalogFull)
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        """Return the row's value, or None."""
+        try:  # spelled out instead of `with self._translated()`, which would cost as much as the look-up
+            value: bytes | None = self._families[family].get(key)
+        except Exception as exc:  # noqa: BLE001 - rocksdict raises nothing narrower
+            self._raise_translated(exc)
+        return value
+
+    def get_many(self, family: Family, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values of several rows, in the order of the keys; other threads run meanwhile."""
+        if not keys:
+            return []
+        with self._translated():
+            values: list[bytes | None] = self._families[family].get(list(keys))
+        return values
+
+    def scan(self, family: Family, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows with `start <= key < end` in key order, as they were when the scan began."""
+        bounds = ReadOptions()
+        if end is not None:
+            if end <= start:
+                return iter(())
+            bounds.set_iterate_upper_bound(end)
+        with self._translated():
+            # Positioned now and not at the first `next`: the iterator pins the state of this moment.
+            cursor = self._families[family].iter(bounds)
+            cursor.seek(start)
+        return self._rows(cursor)
+
+    def last(self, family: Family, end: bytes) -> tuple[bytes, bytes] | None:
+        """Return the row with the greatest key that is `<= end`, or None."""
+        with self._translated():
+            cursor = self._families[family].iter()
+            cursor.seek_for_prev(end)
+            if cursor.valid():
+                return cursor.key(), cursor.value()
+            cursor.status()
+        return None
+
+    def write(self, batch: Batch) -> None:
+        """Apply a batch atomically.  It survives the death of this process, not yet a power loss."""
+        if not batch.changes:
+            return
+        self._recover_from_full_disk()
+        with self._translated():
+            rows = WriteBatch(raw_mode=True)
+            handles = self._handles
+            for change in batch.changes:
+                match change:
+                    case Put(family, key, value):
+                        rows.put(key, value, handles[family])
+                    case Delete(family, key):
+                        rows.delete(key, handles[family])
+                    case DeleteRange(family, start, end):
+                        if start < end:
+                            rows.delete_range(start, end, handles[family])
+            # Never with sync=True: it would hold the interpreter lock through the fsync.
+            self._db.write(rows)
+
+    async def flush(self) -> None:
+        """Return when everything written before survives a power loss; raise `FlushFailed` or `CatalogFull`."""
+        self._recover_from_full_disk()
+        await self._flushing.wait()
+
+    def flush_blocking(self) -> None:
+        """Do what `flush` does where no event loop runs yet: while a vault is made."""
+        with self._translated():
+            self._sync_wal()
+
+    def disk_bytes(self) -> int:
+        """What the catalog's directory and files take on the disk, in bytes."""
+        total = os.stat(self._path).st_blocks
+        with os.scandir(self._path) as files:
+            for file in files:
+                try:
+                    total += file.stat(follow_symlinks=False).st_blocks
+                except FileNotFoundError:  # RocksDB removed it in the background
+                    continue
+        return total * 512
+
+    def close(self) -> None:
+        """Release everything; what was written but not flushed may be lost with the power only."""
+        assert not self._flushing.busy, "close() while somebody waits for flush()"
+        with self._translated():
+            self._close()
+
+    def _open(self) -> None:
+        with self._translated():
+            cache = Cache(self._settings.block_cache_bytes)
+            options = _database_options(self._settings, cache)
+            families = {family.value: _family_options(family, self._settings, cache) for family in Family}
+            self._db = Rdict(str(self._path), options, families, AccessType.read_write())
+            self._families: dict[Family, Any] = {family: self._db.get_column_family(family.value) for family in Family}
+            self._handles: dict[Family, Any] = {
+                family: self._db.get_column_family_handle(family.value) for family in Family
+            }
+
+    def _close(self) -> None:
+        self._handles.clear()
+        objects = [*self._families.values(), self._db]
+        self._families.clear()
+        self._db = None
+        while objects:
+            try:
+                objects.pop(0).close()
+            except Exception:
+                if not self._stuck:
+                    raise
+                # The memtables could not be written; their rows are in the log and come back with the next opening.
+
+    def _recover_from_full_disk(self) -> None:
+        # After a write that found the disk full RocksDB takes no more, also when there is space again; only opening it
+        # anew helps.  That replays the log and writes it out, for which there must be room.
+        if not self._stuck:
+            return
+        disk = os.statvfs(self._path)
+        if self._flushing.busy or disk.f_bavail * disk.f_frsize < self.disk_bytes() // 2 + 4 * MIB:
+            raise CatalogFull(self._path)
+        self._close()
+        self._open()
+        self._stuck = False
+
+    def _sync_wal(self) -> None:
+        try:
+            self._db.flush_wal(True)
+        except Exception as exc:
+            if self._stuck:  # a write failed meanwhile: nothing that was written before is lost
+                raise CatalogFull(self._path) from exc
+            raise
+
+    def _rows(self, cursor: Any) -> Iterator[tuple[bytes, bytes]]:
+        valid: Callable[[], bool] = cursor.valid
+        try:
+            while valid():
+                yield cursor.key(), cursor.value()
+                cursor.next()
+            # An iterator that meets a damaged block becomes invalid, as at the end; only its status tells.
+            cursor.status()
+        except Exception as exc:  # noqa: BLE001 - rocksdict raises nothing narrower
+            self._raise_translated(exc)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - rocksdict raises nothing narrower
+            self._raise_translated(exc)
+
+    def _raise_translated(self, exc: Exception) -> NoReturn:
+        if self._db is None and self._stuck:
+            raise CatalogFull(self._path) from exc
+        if type(exc) is not Exception:  # a TypeError, say, is our own bug
+            raise exc
+        text = str(exc)
+        if "/LOCK:" in text or "lock hold by current process" in text:
+            raise CatalogLocked(self._path) from exc
+        if "No space left on device" in text or "space limit reached" in text:
+            self._stuck = True
+            raise CatalogFull(self._path) from exc
+        if text.startswith(("Corruption", "Invalid argument")):
+            raise CatalogCorrupt(self._path, text) from exc
+        raise CatalogFailed(self._path, text) from exc
+
+
+def _database_options(settings: RocksSettings, cache: Any) -> Any:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_db_write_buffer_size(settings.memtable_bytes)
+    options.set_max_total_wal_size(settings.max_wal_bytes)
+    options.set_max_background_jobs(settings.background_jobs)
+    options.set_max_open_files(256)
+    options.set_wal_bytes_per_sync(MIB)
+    options.set_bytes_per_sync(MIB)
+    options.set_keep_log_file_num(3)
+    options.set_max_log_file_size(4 * MIB)
+    options.set_stats_dump_period_sec(0)
+    options.set_manifest_preallocation_size(64 << 10)
+    options.set_paranoid_checks(True)
+    _set_table(options, cache)
+    return options
+
+
+def _family_options(family: Family, settings: RocksSettings, cache: Any) -> Any:
+    options = Options(raw_mode=True)
+    options.set_write_buffer_size(settings.memtable_bytes // 3)
+    # The default block of 1 MiB, times 16 families, would be a third of the budget before anything is in it.
+    options.set_arena_block_size(128 << 10)
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_compression_type(DBCompressionType.none() if family in _UNCOMPRESSED else DBCompressionType.lz4())
+    _set_table(options, cache)
+    return options
+
+
+def _set_table(options: Any, cache: Any) -> None:
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_bloom_filter(10, False)
+    table.set_format_version(5)
+    options.set_block_based_table_factory(table)

@@ -1,0 +1,1 @@
+"""Contents and trees: manifests, canonical directories, attributes, indexes, and reading."""

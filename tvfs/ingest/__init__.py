@@ -1,0 +1,1 @@
+"""Bringing contents and trees into a vault, and writing them out again; no daemon, no event loop."""
