@@ -1,0 +1,69 @@
+"""`python -m benchmarks`: run the cases, print the table, and with `--write` record it in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.cases import attach, build, memory, save, sequential
+from benchmarks.pairs import Outcome
+
+CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
+    "get": attach.measure,
+    "read": attach.measure_reading,
+    "save": save.measure,
+    "sequential": sequential.measure,
+    "build": build.measure,
+    "memory": memory.measure,
+}
+
+
+def main() -> int:
+    """Run what was asked for; exit with 1 if a floor was missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="cases to run; all if none is named")
+    parser.add_argument("--pairs", type=int, default=15, help="alternating pairs a case (default 15)")
+    parser.add_argument("--cache", type=Path, default=Path(".bench"), help="where inputs are kept (default .bench)")
+    parser.add_argument("--write", action="store_true", help="add the table to docs/benchmarks.md")
+    options = parser.parse_args()
+    cache = options.cache.absolute()
+    cache.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    for name in options.cases or CASES:
+        print(f"{name}:", file=sys.stderr, flush=True)
+        outcomes += CASES[name](cache, options.pairs)
+    table = render(outcomes)
+    print(table)
+    if options.write:
+        with Path("docs/benchmarks.md").open("a") as page:
+            page.write(f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n{machine()}\n\n{table}\n")
+    return 1 if any(outcome.met is False for outcome in outcomes) else 0
+
+
+def render(outcomes: list[Outcome]) -> str:
+    """Return the outcomes as a Markdown table."""
+    verdict = {True: "yes", False: "**no**", None: ""}
+    rows = [
+        "| what | TaskVault | peer | figure | floor | aim | floor met | pairs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {o.case} | {o.ours} | {o.peer} | {o.figure} | {o.floor} | {o.aim} | {verdict[o.met]} | {o.pairs} |"
+        for o in outcomes
+    ]
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    """One line on what this was measured on."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"Linux {platform.release()}, {os.cpu_count()} processors, {memory_gib:.0f} GiB, Python {platform.python_version()}. Median [quartiles]."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One module a row group of the table; each has `measure(cache, pairs) -> list[Outcome]`."""

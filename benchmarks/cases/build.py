@@ -1,0 +1,43 @@
+"""The demonstration's build, cold, on the mount beside ext4."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import count
+from pathlib import Path
+
+from benchmarks.pairs import Outcome, Spread, alternate, ratios, run, seconds
+from benchmarks.workplace import fresh, vault
+from taskvault.demo import BUILD_COMMAND, fetch_source
+
+
+def measure(cache: Path, pairs: int) -> list[Outcome]:
+    """Each build starts from a fresh copy of the source; only the build is timed."""
+    source = fetch_source(cache)
+    numbers = count()
+    with vault(cache) as place:
+
+        def build(directory: Path) -> float:
+            shutil.copytree(source, directory)
+            return seconds(lambda: run(*BUILD_COMMAND, cwd=str(directory)))
+
+        ours, peer = alternate(
+            "cold build",
+            pairs,
+            lambda: build(place.mount / "work" / f"build-{next(numbers)}"),
+            lambda: build(fresh(cache / "build")),
+        )
+    fresh(cache / "build")
+    ratio = Spread.of(ratios(ours, peer))
+    return [
+        Outcome(
+            "demonstration build, cold, on the mount beside ext4",
+            f"{Spread.of(ours)} s",
+            f"{Spread.of(peer)} s",
+            f"{ratio}x",
+            "1.3x",
+            "1.1x",
+            ratio.median <= 1.3,
+            pairs,
+        )
+    ]

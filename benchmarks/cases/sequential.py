@@ -1,0 +1,59 @@
+"""Sequential reading through the mount: cold beside `zstd -dc`, warm beside ext4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import trees
+from benchmarks.pairs import Outcome, Spread, alternate, ratios, run, seconds
+from benchmarks.workplace import drop_caches, vault
+
+SIZE = 1 << 30
+
+
+def measure(cache: Path, pairs: int) -> list[Outcome]:
+    """The same gibibyte of real bytes for all."""
+    plain = trees.real_file(cache, SIZE)
+    packed = plain.with_suffix(".tar.zst")
+    if not packed.exists():
+        run("zstd", "-q", str(plain), "-o", str(packed))
+    with vault(cache) as place:
+        place.tv("cache", "save", "file", plain.name, cwd=plain.parent)
+        place.tv("cache", "get", "file", "--to", str(place.mount / "work" / "read"))
+        mounted = place.mount / "work" / "read" / plain.name
+
+        def cold_mount() -> float:
+            drop_caches()
+            return seconds(lambda: run("sh", "-c", 'cat "$1" >/dev/null', "sh", str(mounted)))
+
+        def cold_zstd() -> float:
+            drop_caches()
+            return seconds(lambda: run("sh", "-c", 'zstd -dc "$1" >/dev/null', "sh", str(packed)))
+
+        ours, peer = alternate("cold sequential read", pairs, cold_mount, cold_zstd)
+        run("cat", str(plain))
+        warm_ours, warm_peer = alternate(
+            "warm sequential read",
+            max(pairs, 31),
+            lambda: seconds(lambda: run("cat", str(mounted))),
+            lambda: seconds(lambda: run("cat", str(plain))),
+        )
+        sum_ours, sum_peer = alternate(
+            "warm sha256sum",
+            pairs,
+            lambda: seconds(lambda: run("sha256sum", str(mounted))),
+            lambda: seconds(lambda: run("sha256sum", str(plain))),
+        )
+    cold, warm = Spread.of(ratios(peer, ours)), Spread.of(ratios(warm_peer, warm_ours))
+    work = Spread.of(ratios(sum_peer, sum_ours))
+    return [
+        _line("sequential read, caches dropped, beside zstd -dc, MB/s", ours, peer, cold, (0.4, 0.6)),
+        _line("sequential read (cat), warm, beside ext4, MB/s", warm_ours, warm_peer, warm, (0.9, 1.0)),
+        _line("the same by sha256sum, warm, beside ext4, MB/s", sum_ours, sum_peer, work, (0.9, 1.0)),
+    ]
+
+
+def _line(case: str, ours: list[float], peer: list[float], ratio: Spread, bounds: tuple[float, float]) -> Outcome:
+    floor, aim = bounds
+    rates = [str(Spread.of([SIZE / 1e6 / t for t in series])) for series in (ours, peer)]
+    return Outcome(case, rates[0], rates[1], f"{ratio}x", f"{floor}x", f"{aim}x", ratio.median >= floor, len(ours))

@@ -1,0 +1,91 @@
+"""A vault of its own for each measurement, and the real programs that work on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.pairs import run
+
+TV = (
+    [sys.executable, "-m", "taskvault"]
+    if not Path(sys.executable).with_name("tv").exists()
+    else [str(Path(sys.executable).with_name("tv"))]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """A running vault under a directory that is removed afterwards."""
+
+    home: Path
+    mount: Path
+
+    def tv(self, *arguments: str, cwd: Path | None = None) -> None:
+        """Run `tv` on this vault; raise if it fails."""
+        run(*TV, "--home", str(self.home), *arguments, cwd=str(cwd) if cwd else None)
+
+
+@contextmanager
+def vault(parent: Path, name: str = "vault", size: str = "40G") -> Iterator[Workplace]:
+    """Make and start a vault; stop and remove it in the end."""
+    home = parent / name
+    shutil.rmtree(home, ignore_errors=True)
+    place = Workplace(home, home / "mnt")
+    run(*TV, "init", str(home), "--size", size)
+    place.tv("up")
+    try:
+        yield place
+    finally:
+        with suppress(RuntimeError):
+            place.tv("down")
+        subprocess.run(["umount", "-l", str(place.mount)], stderr=subprocess.DEVNULL, check=False)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def drop_caches() -> None:
+    """Write everything back and forget the page cache; needs root."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def read_all(directory: Path) -> None:
+    """Read every byte of every file below a directory with ordinary tools."""
+    run("sh", "-c", 'find "$1" -type f -print0 | xargs -0 cat >/dev/null', "sh", str(directory))
+
+
+def fresh(path: Path) -> Path:
+    """Return the path, with nothing there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def processes_of(home: Path) -> list[int]:
+    """Process ids of the daemon and the clients of a vault: those whose command line names its home."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if os.fsencode(home) in words and b"taskvault" in b"".join(words) + b"taskvault" * (
+                    b"tvd" in b"".join(words)
+                ):
+                    found.append(int(entry.name))
+    return found
+
+
+def proportional_bytes(pid: int) -> int:
+    """Proportional set size of a process, in bytes; 0 if it has gone."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,48 @@
+"""What a client does before it commits: append chunks to a pack of its own and sync it."""
+
+from __future__ import annotations
+
+from tvfs.content.manifest import build_manifest
+from tvfs.digest import ChunkId
+from tvfs.ingest.commit import BlobRecord, ChunkRecord, IngestCommit, RowRecord
+from tvfs.packs.pack_writer import PackWriter
+from tvfs.vault.vault import Vault
+
+
+class PackSender:
+    """One holder with one pack."""
+
+    def __init__(self, vault: Vault, holder: str, reserve_bytes: int = 1 << 20) -> None:
+        self.vault = vault
+        self.holder = holder
+        grant = vault.grants.grant(holder, reserve_bytes)
+        self.number = grant.number
+        self.writer = PackWriter(grant.descriptor, grant.number, vault.superblock.uuid)
+
+    def append(self, raw: bytes) -> ChunkRecord:
+        """Append a chunk, raw."""
+        chunk_id = ChunkId(self.vault.hash_function.digest(raw))
+        at = self.writer.append(chunk_id, len(raw), 0, raw)
+        return ChunkRecord(chunk_id, at.pack, at.offset, at.stored_bytes, at.raw_bytes, at.codec)
+
+    async def commit(self, commit: IngestCommit) -> list[bytes]:
+        """Sync the pack and commit."""
+        self.writer.sync()
+        return await self.vault.committer.commit(commit, self.holder)
+
+    async def store(self, *chunks: bytes) -> list[bytes]:
+        """Append and commit chunks; return what is missing."""
+        return await self.commit(IngestCommit(chunks=[self.append(raw) for raw in chunks]))
+
+    def end(self) -> None:
+        """Go away."""
+        self.writer.close()
+        self.vault.end_holder(self.holder)
+
+
+def blob_of(vault: Vault, chunks: list[bytes]) -> tuple[BlobRecord, list[RowRecord]]:
+    """Return the manifest of a content of these chunks, and its pages."""
+    digest = vault.hash_function.digest
+    built = build_manifest([(len(raw), digest(raw)) for raw in chunks], digest)
+    rows = [RowRecord("page", key, page) for key, page in built.pages]
+    return BlobRecord(vault.hash_function.name, digest(b"".join(chunks)), built.root), rows

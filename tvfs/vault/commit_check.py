@@ -1,0 +1,113 @@
+"""What a commit must say to be taken: pure checks, and the questions it leaves for the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from tvfs.catalog.catalog import Family
+from tvfs.content.manifest import Manifest, ManifestInvalid
+from tvfs.digest import FUNCTION_CODES, HASH_BYTES, HOLE
+from tvfs.errors import TaskVaultError
+from tvfs.ingest.commit import BlobRecord, ChunkRecord, IngestCommit, RowRecord
+from tvfs.packs.location import Location
+from tvfs.packs.record import MAX_CHUNK_BYTES, PACK_HEADER_BYTES, RECORD_HEADER_BYTES
+from tvfs.plugin_api import HashFunction
+
+_KEY_BYTES = {Family.PAGE: HASH_BYTES, Family.TREE: HASH_BYTES, Family.TREEPAGE: HASH_BYTES + 4}
+"""Families that a commit may write rows to, and how long their keys are."""
+
+
+class CommitRejected(TaskVaultError):
+    """A commit says something that cannot be true; nothing of it was taken."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The commit was refused and nothing was stored: {reason}; update the program that sent it.")
+        self.reason = reason
+
+
+class DecodedCommit:
+    """A commit whose shape was checked; whether manifests add up is for `chunks_of` and `pages_of`, page by page."""
+
+    def __init__(self, commit: IngestCommit, hash_function: HashFunction) -> None:
+        """Raise `CommitRejected`."""
+        self.records = {record.chunk_id: record for record in reversed(commit.chunks)}
+        """By chunk id; of two for the same chunk the first counts."""
+        self.all_records = commit.chunks
+        self.pages: dict[bytes, Manifest] = {}
+        for row in commit.rows:
+            _check_row(row)
+            if row.family == Family.PAGE:
+                if hash_function.digest(row.value) != row.key:
+                    raise CommitRejected(f"page {row.key.hex()} has another hash")
+                self.pages[row.key] = decode_manifest(row.value, "a page", level=0)
+        self.roots = [_check_blob(blob) for blob in commit.blobs]
+        for chunk_id in commit.uses:
+            _check_chunk_id(chunk_id)
+        self.uses = commit.uses
+
+
+def check_record(record: ChunkRecord, pack_bytes: int, codecs: Container[int]) -> None:
+    """Raise `CommitRejected` unless the record can lie in a pack of this length."""
+    _check_chunk_id(record.chunk_id)
+    if not 0 < record.raw_bytes <= MAX_CHUNK_BYTES or not 0 <= record.stored_bytes <= MAX_CHUNK_BYTES:
+        raise CommitRejected(f"chunk {record.chunk_id.hex()} cannot have {record.raw_bytes} bytes")
+    if record.offset < PACK_HEADER_BYTES or record_end(record) > pack_bytes:
+        raise CommitRejected(f"chunk {record.chunk_id.hex()} lies outside of pack {record.pack}")
+    if record.codec not in codecs and record.codec != 0:
+        raise CommitRejected(f"no installed compression plugin has the id {record.codec}")
+    if record.codec == 0 and record.stored_bytes != record.raw_bytes:
+        raise CommitRejected(f"chunk {record.chunk_id.hex()} is raw and has two lengths")
+
+
+def record_end(record: ChunkRecord) -> int:
+    """Return the offset of the first byte after the record."""
+    return record.offset + RECORD_HEADER_BYTES + record.stored_bytes
+
+
+def location_of(record: ChunkRecord) -> Location:
+    """Return where the record says that its chunk lies."""
+    return Location(record.pack, record.offset, record.stored_bytes, record.raw_bytes, record.codec)
+
+
+def decode_manifest(encoded: bytes, what: str, *, level: int | None = None) -> Manifest:
+    """Return a manifest; raise `CommitRejected`."""
+    try:
+        manifest = Manifest(encoded)
+    except ManifestInvalid as exc:
+        raise CommitRejected(f"{what} is no manifest ({exc})") from exc
+    if level is not None and manifest.level != level:
+        raise CommitRejected(f"{what} is a manifest of level {manifest.level}")
+    return manifest
+
+
+def chunks_of(manifest: Manifest) -> list[tuple[bytes, int]]:
+    """Return `(chunk id, raw_bytes)` of a manifest of level 0, without holes; raise `CommitRejected`."""
+    return [(chunk_id, raw_bytes) for raw_bytes, chunk_id in _items(manifest) if chunk_id != HOLE]
+
+
+def pages_of(manifest: Manifest) -> list[tuple[bytes, int]]:
+    """Return `(page hash, bytes covered)` of a manifest of level 1; raise `CommitRejected`."""
+    return [(page_hash, covered_bytes) for covered_bytes, page_hash in _items(manifest)]
+
+
+def _items(manifest: Manifest) -> list[tuple[int, bytes]]:
+    items = list(manifest.items())
+    if sum(length for length, _ in items) != manifest.size:
+        raise CommitRejected(f"the items of a manifest do not add up to its {manifest.size} bytes")
+    return items
+
+
+def _check_chunk_id(chunk_id: bytes) -> None:
+    if len(chunk_id) != HASH_BYTES or chunk_id == HOLE:
+        raise CommitRejected(f"{chunk_id.hex()!r} is no chunk id")
+
+
+def _check_row(row: RowRecord) -> None:
+    if len(row.key) != _KEY_BYTES.get(row.family, -1):  # type: ignore[call-overload]
+        raise CommitRejected(f"a row of family {row.family!r} with a key of {len(row.key)} bytes")
+
+
+def _check_blob(blob: BlobRecord) -> Manifest:
+    if blob.function not in FUNCTION_CODES or len(blob.hash) != HASH_BYTES:
+        raise CommitRejected(f"a blob under {blob.function!r} with a hash of {len(blob.hash)} bytes")
+    return decode_manifest(blob.manifest, f"the blob {blob.hash.hex()}")

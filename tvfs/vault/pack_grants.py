@@ -1,0 +1,96 @@
+"""Who may write which pack: the owner issues the numbers, and cuts a pack at its last commit when its writer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tvfs.catalog.catalog import Catalog, Family
+from tvfs.packs.pack_directory import PackDirectory, PackMissing
+from tvfs.packs.pack_row import decode_pack_row, pack_key
+from tvfs.vault.counters import NEXT_PACK, Counters
+from tvfs.vault.reservations import Reservations
+
+
+@dataclass(frozen=True, slots=True)
+class PackGrant:
+    """A pack to write."""
+
+    number: int
+    descriptor: int
+    """Read-write, header written; the receiver's to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Granted:
+    """What a pack's own reservation is kept under, so that it can be given back pack by pack."""
+
+    holder: Hashable
+    number: int
+
+
+class PackGrants:
+    """The packs that are being written, each by one holder (a connection, the sealer)."""
+
+    def __init__(self, catalog: Catalog, packs: PackDirectory, counters: Counters, reservations: Reservations) -> None:
+        self._catalog = catalog
+        self._packs = packs
+        self._counters = counters
+        self._reservations = reservations
+        self._granted: dict[int, _Granted] = {}
+
+    def grant(self, holder: Hashable, reserve_bytes: int) -> PackGrant:
+        """Open a new pack for the holder and set bytes aside for it; raise `VaultFull` or `OSError`.
+
+        Blocks for one fsync of the directory of packs, once in a pack.
+        """
+        number = self._counters.take(NEXT_PACK)
+        granted = _Granted(holder, number)
+        self._reservations.reserve(granted, reserve_bytes)
+        try:
+            descriptor = self._packs.create(number)
+        except BaseException:
+            self._reservations.release(granted)
+            raise
+        self._granted[number] = granted
+        return PackGrant(number, descriptor)
+
+    def belongs_to(self, number: int, holder: Hashable) -> bool:
+        """Whether the pack is being written by this holder."""
+        granted = self._granted.get(number)
+        return granted is not None and granted.holder == holder
+
+    def note_growth(self, number: int) -> None:
+        """Count what the pack has grown by as used instead of reserved."""
+        before = self._packs.allocated_bytes(number)
+        grown = self._packs.refresh(number) - before
+        if grown > 0 and number in self._granted:
+            self._reservations.release(self._granted[number], grown)
+
+    def end_pack(self, number: int) -> None:
+        """Take the pack back: cut it at its last commit, or remove it if nothing in it was ever committed."""
+        granted = self._granted.pop(number, None)
+        if granted is None:
+            return
+        self._reservations.release(granted)
+        row = self._catalog.get(Family.PACK, pack_key(number))
+        if row is None:
+            self._packs.remove(number)
+            return
+        committed_bytes = decode_pack_row(row).committed_bytes
+        with suppress(PackMissing):  # somebody removed the file: the next start reports it
+            if self._packs.size(number) > committed_bytes:
+                self._packs.truncate(number, committed_bytes)
+            else:
+                self._packs.refresh(number)
+
+    def end_holder(self, holder: Hashable) -> None:
+        """Take back every pack of a holder that has gone."""
+        for number in [number for number, granted in self._granted.items() if granted.holder == holder]:
+            self.end_pack(number)
+
+    def end_all(self) -> None:
+        """Take back every pack: the vault is being closed."""
+        for number in list(self._granted):
+            self.end_pack(number)

@@ -1,0 +1,208 @@
+"""One vault, opened: everything below HOME, and what belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import trio
+
+from tvfs.catalog.catalog import Batch, Catalog, Family
+from tvfs.catalog.rocks import RocksCatalog, RocksSettings
+from tvfs.chunks.cached import DEFAULT_CAPACITY_BYTES, CachedChunkStore
+from tvfs.chunks.coalescing import CoalescingChunkStore
+from tvfs.chunks.encoding import ChunkFormat
+from tvfs.chunks.packed import PackedChunkStore, PackedStoreSettings
+from tvfs.chunks.store import ChunkDamaged, ChunkMissing, ChunkStore
+from tvfs.clock import Clock, SystemClock
+from tvfs.digest import ChunkId
+from tvfs.packs.pack_directory import PackDirectory
+from tvfs.plugin_api import Chunker, Codec, HashFunction, PluginRegistry
+from tvfs.vault.audit import AuditLog
+from tvfs.vault.commit import Committer
+from tvfs.vault.counters import NEXT_PACK, Counters
+from tvfs.vault.create import check_format
+from tvfs.vault.entries import EntryTable
+from tvfs.vault.layout import Layout
+from tvfs.vault.leases import Leases
+from tvfs.vault.lock import VaultLock
+from tvfs.vault.pack_grants import PackGrants
+from tvfs.vault.recovery import mark_clean, recover
+from tvfs.vault.reservations import Reservations
+from tvfs.vault.runs import RunHistory
+from tvfs.vault.superblock import KEY, decode_superblock
+from tvfs.vault.usage import VaultUsage
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSettings:
+    """What the owner may spend; nothing of it is stored."""
+
+    catalog: RocksSettings = field(default_factory=RocksSettings)
+    decoded_chunk_bytes: int = DEFAULT_CAPACITY_BYTES
+    """Chunks kept decompressed in memory."""
+    store: PackedStoreSettings = field(default_factory=PackedStoreSettings)
+    """Thresholds and thread limits; the vault's own length of a pack counts, whatever is set here."""
+
+
+class Vault:
+    """The parts of one open vault; for the owner's trio thread only, unless a part says else.  See `open_vault`."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        catalog: Catalog,
+        registry: PluginRegistry,
+        *,
+        settings: OpenSettings,
+        clock: Clock,
+        on_damage: Callable[[ChunkId, str], None] | None,
+    ) -> None:
+        self.layout = layout
+        self.clock = clock
+        self.catalog = catalog
+        self.superblock = decode_superblock(catalog.get(Family.SYS, KEY))
+        self._load_plugins(registry)
+        self._on_damage = on_damage
+
+        self.packs = PackDirectory(layout.packs, self.superblock.uuid)
+        self.counters = Counters(catalog)
+        self.audit = AuditLog(catalog, clock)
+        self.recovery = recover(catalog, self.packs, self.counters, self.audit)
+        """What this start found."""
+        self._store = self._packed_store(settings)
+        self.chunks = chunk_stack(self._store, settings.decoded_chunk_bytes)
+        """Decoded, verified, cached; what is put goes to packs of the vault's own."""
+
+        self.usage = VaultUsage(layout, self.packs, catalog, clock)
+        self.leases = Leases()
+        self.reservations = Reservations(self.superblock.capacity_bytes, self.usage.used_bytes)
+        self.grants = PackGrants(catalog, self.packs, self.counters, self.reservations)
+        self.committer = Committer(
+            catalog=catalog,
+            packs=self.packs,
+            grants=self.grants,
+            leases=self.leases,
+            hash_function=self.hash_function,
+            codec_ids=self.codecs.keys(),
+        )
+        self.entries = EntryTable(catalog, self.audit, clock)
+        self.runs = RunHistory(catalog)
+
+    async def check_chunk(self, chunk_id: ChunkId) -> bool:
+        """Read a chunk from the disk, whatever is cached, and say whether it is good; a bad one is quarantined."""
+        try:
+            await self._store.get(chunk_id)
+        except (ChunkMissing, ChunkDamaged):
+            return False
+        return True
+
+    def end_holder(self, holder: Hashable) -> None:
+        """Let go of everything that a holder was promised: leases, reservations, packs."""
+        self.leases.release(holder)
+        self.reservations.release(holder)
+        self.grants.end_holder(holder)
+
+    async def aclose(self) -> None:
+        """Flush, mark the stop as clean and close everything, also what follows something that failed.
+
+        Nothing may use the vault any more, and whoever wrote to its packs must have stopped.
+        """
+        with trio.CancelScope(shield=True), ExitStack() as closing:
+            closing.callback(self.catalog.close)
+            closing.callback(self.packs.close)
+            await self._store.aclose()
+            self.grants.end_all()
+            self.counters.close()
+            mark_clean(self.catalog)
+            await self.catalog.flush()
+
+    def _load_plugins(self, registry: PluginRegistry) -> None:
+        # Those that the vault was made with, whatever the configuration says now.
+        chunking = self.superblock.chunking
+        self.hash_function: HashFunction = registry.hash_function(self.superblock.hash)
+        self.chunker: Chunker = registry.chunker(chunking.name, chunking.parameters)
+        self.codec: Codec = registry.codec(self.superblock.compression)
+        """For new chunks."""
+        self.codecs: Mapping[int, Codec] = registry.codecs()
+        """For reading, by number."""
+
+    def _packed_store(self, settings: OpenSettings) -> PackedChunkStore:
+        return PackedChunkStore(
+            self.catalog,
+            self.packs,
+            ChunkFormat(self.hash_function, self.codec, self.codecs),
+            next_pack=lambda: self.counters.take(NEXT_PACK),
+            on_damage=self._damaged,
+            settings=replace(settings.store, pack_max_bytes=self.superblock.pack_max_bytes),
+        )
+
+    def _damaged(self, chunk_id: ChunkId, reason: str) -> None:
+        batch = Batch()
+        self.audit.append_to(batch, action="quarantine", key=chunk_id.hex(), who="vault", detail=reason)
+        self.catalog.write(batch)
+        if self._on_damage is not None:
+            self._on_damage(chunk_id, reason)
+
+
+def chunk_stack(store: ChunkStore, decoded_chunk_bytes: int) -> ChunkStore:
+    """The wrappers around a vault's packs, and their order.
+
+    Coalescing is outermost, so that many who ask for one chunk cost one load; the cache inside keeps its result.
+    """
+    return CoalescingChunkStore(CachedChunkStore(store, capacity_bytes=decoded_chunk_bytes))
+
+
+@asynccontextmanager
+async def open_vault(
+    home: Path,
+    registry: PluginRegistry,
+    *,
+    settings: OpenSettings | None = None,
+    clock: Clock | None = None,
+    on_damage: Callable[[ChunkId, str], None] | None = None,
+) -> AsyncIterator[Vault]:
+    """Own a vault for the length of the block; on leaving, everything is flushed.
+
+    `on_damage` hears of each chunk that was found bad, after it was quarantined and audited.
+    Raises `VaultMissing`, `VaultInUse`, `FormatTooNew`, `SuperblockInvalid`, `PluginUnknown`, `PluginBroken` and what
+    the catalog raises.
+    """
+    layout = Layout(home)
+    settings = settings or OpenSettings()
+    # Before the lock and the catalog, whose opening writes: a vault of a newer format is not touched.
+    check_format(layout)
+    lock = VaultLock(layout.lock)
+    try:
+        check_format(layout)
+        catalog = _open_catalog(layout, settings)
+        try:
+            vault = Vault(
+                layout, catalog, registry, settings=settings, clock=clock or SystemClock(), on_damage=on_damage
+            )
+        except BaseException:
+            catalog.close()
+            raise
+        try:
+            yield vault
+        finally:
+            await vault.aclose()
+    finally:
+        lock.release()
+
+
+def _open_catalog(layout: Layout, settings: OpenSettings) -> RocksCatalog:
+    wanted = settings.catalog
+    catalog = RocksCatalog(layout.meta, settings=wanted)
+    try:
+        superblock = decode_superblock(catalog.get(Family.SYS, KEY))
+    except BaseException:
+        catalog.close()
+        raise
+    if superblock.max_wal_bytes >= wanted.max_wal_bytes:
+        return catalog
+    # Only the catalog knows how small the vault is: open it again with a log that fits.
+    catalog.close()
+    return RocksCatalog(layout.meta, settings=replace(wanted, max_wal_bytes=superblock.max_wal_bytes))
