@@ -130,7 +130,7 @@ class RocksCatalog:
             # Positioned now and not at the first `next`: the iterator pins the state of this moment.
             cursor = self._families[family].iter(bounds)
             cursor.seek(start)
-        return self._rows(cursor)
+        return self._rows(cursor, bounds)
 
     def last(self, family: Family, end: bytes) -> tuple[bytes, bytes] | None:
         """Return the row with the greatest key that is `<= end`, or None."""
@@ -233,7 +233,10 @@ class RocksCatalog:
                 raise CatalogFull(self._path) from exc
             raise
 
-    def _rows(self, cursor: Any) -> Iterator[tuple[bytes, bytes]]:
+    def _rows(self, cursor: Any, bounds: Any) -> Iterator[tuple[bytes, bytes]]:
+        # RocksDB reads the upper bound out of `bounds` at every step, and the cursor does not keep it alive: were it
+        # freed, the scan would end early and say nothing.  As a parameter it lives as long as this generator.
+        assert bounds is not None
         valid: Callable[[], bool] = cursor.valid
         try:
             while valid():

@@ -20,7 +20,8 @@ class PluginUnknown(TaskVaultError):
 
     def __init__(self, kind: str, name: str, known: list[str]) -> None:
         super().__init__(
-            f"No {kind} plugin is called {name!r} (installed: {', '.join(known) or 'none'}); install the package that has it."
+            f"No {kind} plugin is called {name!r} (installed: {', '.join(known) or 'none'});"
+            " install the package that has it."
         )
         self.kind = kind
         self.name = name

@@ -92,6 +92,17 @@ class CatalogContract(ABC):
         assert [k for k, _ in catalog.scan(Family.ENTRY, b"p\xff", prefix_end(b"p\xff"))] == [b"p\xff", b"p\xff\xff"]
         assert [k for k, _ in catalog.scan(Family.ENTRY, b"\xff", prefix_end(b"\xff"))] == [b"\xff", b"\xff\xff1"]
 
+    def test_a_long_scan_yields_every_row_before_its_end(self, catalog: Catalog) -> None:
+        """However much memory is used and freed while it goes on."""
+        rows = {number.to_bytes(8, "big"): b"v" * 50 for number in range(3000)}
+        _put(catalog, Family.DIRENT, rows)
+        for end in (2999, 1500):
+            found = []
+            for key, _ in catalog.scan(Family.DIRENT, (0).to_bytes(8, "big"), end.to_bytes(8, "big")):
+                found.append(key)
+                _ = [bytes([255]) * 8 for _ in range(50)]
+            assert found == list(rows)[:end]
+
     def test_a_scan_shows_the_rows_of_the_moment_it_began(self, catalog: Catalog) -> None:
         """Also if its first row is asked for only later."""
         _put(catalog, Family.ENTRY, {b"a": b"1", b"b": b"1"})

@@ -6,6 +6,7 @@ Packs and staging files are real files below a directory, because a kill leaves 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from tvfs.catalog.catalog import Batch, Family
@@ -14,7 +15,7 @@ from tvfs.clock import ManualClock
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.lookups import LookupCounts
 from tvfs.filesystem.model import ROOT, WORK, Absent, Caller, FileAttributes, Handle, Ino
-from tvfs.filesystem.posix_error import NotFound
+from tvfs.filesystem.posix_error import NotADirectory, NotFound
 from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.plugin_api.registry import PluginRegistry
 from tvfs.vault.layout import Layout
@@ -92,7 +93,7 @@ class MemoryWorld:
 
     async def write(self, path: bytes, content: bytes, *, offset: int = 0, flags: int = 0) -> None:
         """Write into a file, after making it if need be; `flags` may be `os.O_TRUNC`."""
-        parent, name = self._place(path)
+        parent, name = self.place(path)
         if isinstance(self.filesystem.lookup(parent, name), Absent):
             handle, _ = await self.filesystem.create(parent, name, 0o644, os.O_WRONLY, CALLER)
         else:
@@ -129,15 +130,15 @@ class MemoryWorld:
 
     def mkdir(self, path: bytes) -> Ino:
         """Make a directory below `work/`."""
-        return self.filesystem.mkdir(*self._place(path), 0o755, CALLER).attributes.ino
+        return self.filesystem.mkdir(*self.place(path), 0o755, CALLER).attributes.ino
 
     def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
         """Move a path below `work/`."""
-        self.filesystem.rename(*self._place(old), *self._place(new), flags)
+        self.filesystem.rename(*self.place(old), *self.place(new), flags)
 
     def unlink(self, path: bytes) -> None:
         """Remove a name below `work/`."""
-        self.filesystem.unlink(*self._place(path))
+        self.filesystem.unlink(*self.place(path))
 
     def names(self, path: bytes) -> list[bytes]:
         """List a directory below `work/`."""
@@ -151,9 +152,13 @@ class MemoryWorld:
         """Return the names of the staging files that are on the disk."""
         return sorted(name for _, _, names in os.walk(self.vault.layout.staging) for name in names)
 
-    def _place(self, path: bytes) -> tuple[Ino, bytes]:
+    def place(self, path: bytes) -> tuple[Ino, bytes]:
+        """Return the directory that a path below `work/` is to be in, and the name; as the kernel resolves it."""
         above, _, name = path.rpartition(b"/")
-        return self.ino(above), name
+        parent = self.ino(above)
+        if not stat.S_ISDIR(self.filesystem.getattr(parent).mode):
+            raise NotADirectory(f"{above!r} is no directory.")
+        return parent, name
 
     def _open(self) -> None:
         self.vault = memory_vault(self.home, self.catalog, self.clock, capacity_bytes=self._capacity_bytes)

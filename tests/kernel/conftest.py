@@ -1,0 +1,142 @@
+"""Real mounts for the tests: served by another process, so that the test process is nothing but a client.
+
+A test that hangs is freed by killing its server, after which every system call on the mount returns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tvfs.fuse.mount_table import mounts_at
+
+SERVE = Path(__file__).parent / "serve.py"
+ROOT = Path(__file__).parents[2]
+ANSWER_TIMEOUT_S = 20.0
+TEST_TIMEOUT_S = 40.0
+
+
+class Server:
+    """One serving process and its mount point."""
+
+    def __init__(self, point: Path, *arguments: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
+        command = [sys.executable, str(SERVE), str(point), *arguments]
+        self.point = point
+        self.work = point / "work"
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._unread = b""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def answer(self, kind: str) -> dict[str, Any]:
+        """The next line of that kind that the server prints."""
+        assert self._process.stdout is not None
+        while True:
+            while b"\n" not in self._unread:
+                ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_TIMEOUT_S)
+                assert ready, f"the server did not say {kind!r} in time"
+                part = os.read(self._process.stdout.fileno(), 1 << 20)
+                assert part, f"the server ended without saying {kind!r}"
+                self._unread += part
+            line, _, self._unread = self._unread.partition(b"\n")
+            said: dict[str, Any] = json.loads(line)
+            if said["kind"] == kind:
+                return said
+
+    def tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def ask(self, command: str, kind: str) -> dict[str, Any]:
+        self.tell(command)
+        return self.answer(kind)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        return self._process.wait(ANSWER_TIMEOUT_S)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(ANSWER_TIMEOUT_S)
+
+    def close(self) -> None:
+        self.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+        detach(self.point)
+
+
+def detach(point: Path) -> None:
+    """Take away whatever is mounted, alive or dead."""
+    for _ in range(8):
+        if not mounts_at(str(point)):
+            return
+        subprocess.run(["umount", "-i", "-c", "-l", str(point)], check=False, timeout=10, capture_output=True)
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start a server on `tmp_path/mnt`, or another mount point, and wait until it is mounted."""
+    servers: list[Server] = []
+
+    def start(*arguments: str, point: Path | None = None, mounted: bool = True) -> Server:
+        server = Server(point or tmp_path / "mnt", *arguments)
+        servers.append(server)
+        if mounted:
+            server.answer("mounted")
+        return server
+
+    guard = threading.Timer(TEST_TIMEOUT_S, lambda: [os.kill(server.pid, signal.SIGKILL) for server in servers])
+    guard.start()
+    try:
+        yield start
+    finally:
+        guard.cancel()
+        for server in servers:
+            server.close()
+
+
+@pytest.fixture(scope="session", params=["memory", "vault"])
+def shared_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One mount of each kind for all tests that only use it."""
+    base = tmp_path_factory.mktemp("shared")
+    server = Server(base / "mnt", *(["--vault", str(base / "vault")] if request.param == "vault" else []))
+    try:
+        server.answer("mounted")
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def place(shared_server: Server, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty directory of the test's own, on the shared mount."""
+    guard = threading.Timer(TEST_TIMEOUT_S, lambda: os.kill(shared_server.pid, signal.SIGKILL))
+    guard.start()
+    try:
+        directory = shared_server.work / re.sub(r"\W", "_", request.node.name)
+        directory.mkdir()
+        yield directory
+    finally:
+        guard.cancel()

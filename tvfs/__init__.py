@@ -1,0 +1,1 @@
+"""The vault and its filesystem: a library with no network and no daemon."""

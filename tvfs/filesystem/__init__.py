@@ -1,0 +1,1 @@
+"""Names and files upon a vault: what POSIX means, without a kernel."""

@@ -1,0 +1,163 @@
+"""A directory: the base tree that it was attached by, less whiteouts, plus dirent rows.
+
+A dirent row shadows the base entry of the same name; a whiteout is a row that says there is nothing.  A listing is
+in order of names.  Its cookies do not depend on what happens to other names: position in the base + 1, or 2^40 + the
+seq of the row.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+from tvfs.catalog.catalog import Catalog, Family, prefix_end
+from tvfs.content.tree_index import IndexEntry
+from tvfs.filesystem.change import Change
+from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, Inode, changed
+from tvfs.filesystem.nodes import Nodes
+from tvfs.filesystem.scans import rows_of
+
+DELTA_COOKIE = 1 << 40
+"""Cookies of dirent rows begin here; no base tree has as many entries."""
+_ROW = struct.Struct(">BBxxQQ")
+_VERSION = 1
+_WHITEOUT = 0
+
+
+class Dirent(NamedTuple):
+    """A dirent row."""
+
+    kind: int
+    """File type as in `Inode.kind`; 0 is a whiteout."""
+    child: int
+    seq: int
+
+
+class Listed(NamedTuple):
+    """One name of a listing."""
+
+    name: bytes
+    ino: int
+    cookie: int
+    entry: IndexEntry | None
+    """Where the name comes from the base tree."""
+    kind: int
+
+
+def encode_dirent(dirent: Dirent) -> bytes:
+    """Return the row."""
+    return _ROW.pack(_VERSION, *dirent)
+
+
+def decode_dirent(row: bytes) -> Dirent:
+    """Return what was encoded."""
+    _, kind, child, seq = _ROW.unpack(row)
+    return Dirent(kind, child, seq)
+
+
+class Directories:
+    """Looks names up and changes them; knows nothing of permissions, times or links."""
+
+    def __init__(self, catalog: Catalog, nodes: Nodes) -> None:
+        self._catalog = catalog
+        self._nodes = nodes
+
+    def find(self, parent: int, directory: Inode, name: bytes) -> tuple[int, Inode] | None:
+        """Return number and inode of a name, or None."""
+        base = directory.hash
+        if base == NO_HASH or directory.flags & HAS_DELTAS:
+            row = self._catalog.get(Family.DIRENT, parent.to_bytes(8, "big") + name)
+            if row is not None:
+                dirent = decode_dirent(row)
+                return None if dirent.kind == _WHITEOUT else (dirent.child, self._nodes.get(dirent.child))
+            if base == NO_HASH:
+                return None
+        entry = self._nodes.trees.lookup(base, name)
+        return None if entry is None else self._nodes.child(parent, entry)
+
+    def put(self, change: Change, parent: int, name: bytes, dirent: Dirent) -> None:
+        """Let a name lead to an inode, whatever it led to before."""
+        change.batch.put(Family.DIRENT, parent.to_bytes(8, "big") + name, encode_dirent(dirent))
+        self._note_delta(change, parent)
+
+    def remove(self, change: Change, parent: int, name: bytes, seq: int) -> None:
+        """Let a name lead nowhere."""
+        base = change.inode(parent).hash
+        key = parent.to_bytes(8, "big") + name
+        if base != NO_HASH and self._nodes.trees.lookup(base, name) is not None:
+            change.batch.put(Family.DIRENT, key, encode_dirent(Dirent(_WHITEOUT, 0, seq)))
+            self._note_delta(change, parent)
+        else:
+            change.batch.delete(Family.DIRENT, key)
+
+    def remove_all(self, change: Change, parent: int) -> None:
+        """Remove the rows of a directory that is going away; one that has names in it has been emptied before."""
+        directory = change.inode(parent)
+        # Without a base there are no whiteouts, so an empty directory has no rows; range deletions slow reads down.
+        if directory.hash != NO_HASH and directory.flags & HAS_DELTAS:
+            key = parent.to_bytes(8, "big")
+            change.batch.delete_range(Family.DIRENT, key, prefix_end(key) or b"")
+
+    def listing(self, parent: int, directory: Inode, after: bytes = b"") -> Iterator[Listed]:
+        """Yield the names greater than `after`, in order, as they are now.  Do not await between steps."""
+        base = directory.hash
+        if base == NO_HASH:
+            return (_of_row(name, dirent) for name, dirent in self._rows(parent, after) if dirent.kind)
+        start = self._nodes.trees.position_after(base, after) if after else 0
+        entries = self._nodes.trees.iterate(base, start)
+        if not directory.flags & HAS_DELTAS:
+            return (_of_entry(parent, position, entry) for position, entry in entries)
+        return _merged(parent, entries, self._rows(parent, after))
+
+    def name_of_cookie(self, parent: int, directory: Inode, cookie: int) -> bytes:
+        """Return the name whose entry had this cookie; empty, the start, if it is no longer there.
+
+        Reads every row of the directory: for a program that seeks to a place it was told long ago.
+        """
+        if cookie < DELTA_COOKIE:
+            for _, entry in self._nodes.trees.iterate(directory.hash, cookie - 1):
+                return entry.name
+            return b""
+        seq = cookie - DELTA_COOKIE
+        return next((name for name, dirent in self._rows(parent, b"") if dirent.seq == seq), b"")
+
+    def _rows(self, parent: int, after: bytes) -> Iterator[tuple[bytes, Dirent]]:
+        key = parent.to_bytes(8, "big")
+        start = key + after + b"\0" if after else key
+        for found, row in rows_of(self._catalog, Family.DIRENT, parent, start):
+            yield found[8:], decode_dirent(row)
+
+    def _note_delta(self, change: Change, parent: int) -> None:
+        directory = change.inode(parent)
+        if directory.hash != NO_HASH and not directory.flags & HAS_DELTAS:
+            change.put(parent, changed(directory, flags=directory.flags | HAS_DELTAS))
+
+
+def _of_row(name: bytes, dirent: Dirent) -> Listed:
+    return Listed(name, dirent.child, DELTA_COOKIE + dirent.seq, None, dirent.kind)
+
+
+def _of_entry(parent: int, position: int, entry: IndexEntry) -> Listed:
+    return Listed(entry.name, parent + entry.preorder, position + 1, entry, entry.kind)
+
+
+def _merged(
+    parent: int, entries: Iterator[tuple[int, IndexEntry]], rows: Iterator[tuple[bytes, Dirent]]
+) -> Iterator[Listed]:
+    row = next(rows, None)
+    for position, entry in entries:
+        while row is not None and row[0] < entry.name:
+            if row[1].kind:
+                yield _of_row(*row)
+            row = next(rows, None)
+        if row is not None and row[0] == entry.name:
+            if row[1].kind:
+                yield _of_row(*row)
+            row = next(rows, None)
+        else:
+            yield _of_entry(parent, position, entry)
+    for name, dirent in chain([row] if row is not None else [], rows):
+        if dirent.kind:
+            yield _of_row(name, dirent)

@@ -1,0 +1,150 @@
+"""Every inode by number: from its row, from the tree that its range was attached by, or from a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvfs.catalog.catalog import Catalog, Family
+from tvfs.content.attributes import UNKNOWN
+from tvfs.content.tree_index import DIRECTORY, REGULAR, IndexEntry, TreeIndexReader
+from tvfs.filesystem.inode import READ_ONLY, STAGED, Inode
+from tvfs.filesystem.model import FileAttributes, Ino
+from tvfs.filesystem.posix_error import NotFound
+from tvfs.filesystem.ranges import AttachedRange, Ranges
+from tvfs.filesystem.recent import Recent
+
+DIRECTORY_SIZE = 4096
+"""What stat shows as the size of a directory; nobody may conclude anything from it."""
+_CONTENT_STATES = (1, 2, 3)
+"""`ContentState` by `ContentKind`."""
+
+
+class Nodes:
+    """Answers from a bounded memory of decoded inodes; every write goes through `became`, so it is never stale."""
+
+    def __init__(self, catalog: Catalog, trees: TreeIndexReader, *, remembered: int) -> None:
+        self._catalog = catalog
+        self.trees = trees
+        self.ranges = Ranges(catalog)
+        self._recent: Recent[Inode] = Recent(remembered)
+        self._virtual: dict[int, Inode] = {}
+        self.staged_size: Callable[[int], int] = _unstaged
+        """Logical size of a staged file; set by the staging area."""
+
+    def find(self, ino: int) -> Inode | None:
+        """Return the inode, or None if there is none of that number."""
+        inode = self._recent.get(ino)
+        if inode is not None:
+            return inode
+        row = self._catalog.get(Family.INODE, ino.to_bytes(8, "big"))
+        inode = Inode.decode(row) if row is not None else self._virtual.get(ino) or self._descend(ino)
+        if inode is not None:
+            self._recent.put(ino, inode)
+        return inode
+
+    def get(self, ino: int) -> Inode:
+        """Return the inode; raise `NotFound`."""
+        inode = self._recent.get(ino) or self.find(ino)
+        if inode is None:
+            raise NotFound(f"There is no inode {ino}; it was removed.")
+        return inode
+
+    def child(self, parent: int, entry: IndexEntry) -> tuple[int, Inode]:
+        """Return number and inode of a name in the base tree of `parent`."""
+        ino = parent + entry.preorder
+        inode = self._recent.get(ino)
+        if inode is None:
+            row = self._catalog.get(Family.INODE, ino.to_bytes(8, "big"))
+            if row is not None:
+                inode = Inode.decode(row)
+            else:
+                attached = self.ranges.find(ino)
+                assert attached is not None, f"inode {ino} has a base tree above it and no range"
+                inode = self.from_entry(entry, parent, attached)
+            self._recent.put(ino, inode)
+        return ino, inode
+
+    def entry(self, ino: int) -> tuple[IndexEntry, int, AttachedRange] | None:
+        """Return what the attached tree says of a member of a range, its first parent and the range.
+
+        None for the attached directory itself and for inodes outside of ranges.
+        """
+        attached = self.ranges.find(ino)
+        if attached is None or ino == attached.first:
+            return None
+        index, parent = attached.index, attached.first
+        while True:
+            entry = self.trees.at_preorder(index, ino - parent)
+            if entry is None:
+                return None
+            if entry.preorder == ino - parent:
+                return entry, parent, attached
+            index, parent = entry.child, parent + entry.preorder
+
+    def has_row(self, ino: int) -> bool:
+        """Whether the inode was made or changed here, rather than being as the attached tree has it."""
+        return self._catalog.get(Family.INODE, ino.to_bytes(8, "big")) is not None
+
+    def attributes(self, ino: int, inode: Inode) -> FileAttributes:
+        """Return what stat shows."""
+        if inode.state == STAGED:
+            size = self.staged_size(ino)
+        elif inode.is_directory:
+            size = DIRECTORY_SIZE
+        else:
+            size = inode.size
+        return FileAttributes(
+            Ino(ino), inode.mode, inode.nlink, inode.uid, inode.gid, inode.rdev, size, (size + 511) >> 9,
+            inode.atime_ns, inode.mtime_ns, inode.ctime_ns,
+        )  # fmt: skip
+
+    def became(self, ino: int, inode: Inode | None) -> None:
+        """A row was written or removed."""
+        if inode is None:
+            self._recent.drop(ino)
+        else:
+            self._recent.put(ino, inode)
+
+    def show(self, ino: int, inode: Inode) -> None:
+        """Let an inode exist that has no row: of a view."""
+        self._virtual[ino] = inode
+
+    def hide(self, ino: int) -> None:
+        """End what `show` began."""
+        if self._virtual.pop(ino, None) is not None:
+            self._recent.drop(ino)
+
+    def forget_range(self) -> None:
+        """Rows were removed wholesale: believe nothing that is remembered."""
+        self._recent.clear()
+
+    def _descend(self, ino: int) -> Inode | None:
+        found = self.entry(ino)
+        return None if found is None else self.from_entry(*found)
+
+    def from_entry(self, entry: IndexEntry, parent: int, attached: AttachedRange) -> Inode:
+        """Return the inode that an entry of an attached tree stands for, as long as it has no row."""
+        uid = attached.uid if attached.override or entry.uid == UNKNOWN else entry.uid
+        gid = attached.gid if attached.override or entry.gid == UNKNOWN else entry.gid
+        mtime = attached.attached_ns if entry.mtime_ns == UNKNOWN else entry.mtime_ns
+        flags = READ_ONLY if attached.read_only else 0
+        mode = entry.kind << 12 | entry.mode
+        changed = attached.attached_ns
+        if entry.kind == REGULAR:
+            state = _CONTENT_STATES[entry.content_kind]
+            return Inode(
+                mode, uid, gid, 1, entry.size, mtime, mtime, changed, 0, flags, state, entry.content_hash or bytes(32)
+            )
+        if entry.kind == DIRECTORY:
+            root = self.trees.root(entry.child)
+            links = 2 + root.subdirectories
+            return Inode(
+                mode, uid, gid, links, 0, mtime, mtime, changed, 0, flags, 0, entry.child, parent, root.entries
+            )
+        return Inode(
+            mode, uid, gid, 1, len(entry.target), mtime, mtime, changed, entry.rdev, flags, target=entry.target
+        )
+
+
+def _unstaged(ino: int) -> int:
+    raise AssertionError(f"inode {ino} is staged and there is no staging area")

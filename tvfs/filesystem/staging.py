@@ -1,0 +1,374 @@
+"""Bytes written but not yet sealed: in the staging file, at their own offsets (on-disk format §9).
+
+A write that was acknowledged is in the page cache, and the row that leads to it in the catalog's log: the death of
+this process loses nothing.  An fsync makes both last.  A file that is staged anew while its older content is being
+sealed has another generation, hence other files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from tvfs import failpoints
+from tvfs.catalog.catalog import Batch, Catalog, Family
+from tvfs.clock import Clock
+from tvfs.content.reader import ContentReader
+from tvfs.filesystem.change import Change
+from tvfs.filesystem.descriptors import Descriptors
+from tvfs.filesystem.inode import NO_HASH, STAGED, changed
+from tvfs.filesystem.posix_error import IoFailed, NoSpace, PosixError, TooBig
+from tvfs.filesystem.settings import FilesystemSettings
+from tvfs.filesystem.staged_file import BLOCK_BYTES, StagedFile
+from tvfs.plugin_api.buffer import Buffer
+from tvfs.vault.counters import NEXT_SEQ, Counters
+from tvfs.vault.layout import Layout
+from tvfs.vault.reservations import Reservations
+from tvfs.vault.usage import VaultUsage
+
+_BLOCK_OF_DISK = 4096
+
+
+class Staging:
+    """The staged files of a vault, by inode.  The owner's only; a thread gets descriptors and bytes."""
+
+    def __init__(  # noqa: PLR0913 - what a vault is made of
+        self,
+        *,
+        catalog: Catalog,
+        counters: Counters,
+        layout: Layout,
+        reservations: Reservations,
+        usage: VaultUsage,
+        reader: ContentReader,
+        clock: Clock,
+        settings: FilesystemSettings,
+        boot: str,
+    ) -> None:
+        self._catalog = catalog
+        self._counters = counters
+        self._layout = layout
+        self._reservations = reservations
+        self._usage = usage
+        self._reader = reader
+        self._clock = clock
+        self._settings = settings
+        self.boot = boot
+        self.files: dict[int, StagedFile] = {}
+        self.descriptors = Descriptors(settings.open_descriptors)
+        self._doomed: list[tuple[Path, int]] = []
+        self._threads = trio.CapacityLimiter(8)
+
+    def size(self, ino: int) -> int:
+        """Return the logical size of a staged file."""
+        return self.files[ino].size
+
+    def stage(self, change: Change, ino: int, size: int) -> StagedFile:
+        """Let the file be staged from now on with this size, upon the content it has; part of the change.
+
+        The staging file is there before the row that names it: the other way round a kill in between would leave a row
+        whose file's length, the size, is wrong.
+        """
+        inode = change.inode(ino)
+        base = inode.content if inode.size and size else None
+        generation = self._counters.take(NEXT_SEQ)
+        path = self._layout.staged_file(ino, generation)
+        file = StagedFile(ino, generation, path, base, min(base.size, size) if base else 0, size)
+        with _translated():
+            descriptor = self.descriptors.create(path)
+            if size:
+                os.ftruncate(descriptor, size)
+        change.put(ino, changed(inode, state=STAGED, size=0, hash=NO_HASH))
+        change.batch.put(Family.STAGING, ino.to_bytes(8, "big"), file.row(self.boot))
+        file.written_s = self._clock.monotonic_s()
+        change.afterwards.append(lambda: self.files.__setitem__(ino, file))
+        return file
+
+    def unstage(self, change: Change, ino: int) -> None:
+        """The content is elsewhere from now on: forget the staged bytes as part of the change."""
+        file = self.files[ino]
+        change.batch.delete(Family.STAGING, ino.to_bytes(8, "big"))
+        change.afterwards.append(lambda: self._doom(file))
+
+    def drop(self, change: Change, ino: int) -> None:
+        """Forget the staged bytes of a file that goes away."""
+        if ino in self.files:
+            self.unstage(change, ino)
+
+    async def reap(self) -> None:
+        """Remove the staging files that nothing leads to any more, once that is certain even after a power loss."""
+        if not self._doomed:
+            return
+        doomed, self._doomed = self._doomed, []
+        try:
+            await self._catalog.flush()
+        except BaseException:
+            self._doomed = doomed + self._doomed
+            raise
+        failpoints.reach("seal.before_unlink")
+        await trio.to_thread.run_sync(_remove_all, [path for path, _ in doomed], limiter=self._threads)
+        for _, allocated_bytes in doomed:
+            self._usage.staging_changed(-allocated_bytes)
+
+    # Reading.
+
+    def read_nowait(self, file: StagedFile, offset: int, length: int) -> Buffer | None:
+        """Return bytes, fewer only at the end of the file; None if that has to wait."""
+        end = min(offset + length, file.size)
+        if end <= offset:
+            return b""
+        if file.locked or end - offset > self._settings.inline_bytes:
+            return None
+        parts: list[Buffer] = []
+        for from_base, start, stop in file.pieces(offset, end):
+            if from_base:
+                assert file.base is not None
+                part = self._reader.read_nowait(file.base, start, stop - start)
+                if part is None:
+                    return None
+            else:
+                part = self._pread(self.descriptors.get(file.path), start, stop - start)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def read(self, file: StagedFile, offset: int, length: int) -> Buffer | None:
+        """Return bytes, fewer only at the end of the file; None if it was sealed or emptied before its turn came."""
+        async with file.inode_lock():
+            if self.files.get(file.ino) is not file:
+                return None
+            end = min(offset + length, file.size)
+            parts: list[Buffer] = []
+            for from_base, start, stop in file.pieces(offset, end) if end > offset else ():
+                if from_base:
+                    assert file.base is not None
+                    parts.append(await self._reader.read(file.base, start, stop - start))
+                else:
+                    with self.descriptors.lent(file.path) as descriptor:
+                        parts.append(
+                            await trio.to_thread.run_sync(
+                                self._pread, descriptor, start, stop - start, limiter=self._threads
+                            )
+                        )
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # Writing.
+
+    def write_nowait(self, file: StagedFile, offset: int, data: Buffer) -> int | None:
+        """Write all of it and return its length; None, and nothing has happened, if that has to wait."""
+        length = len(data)
+        if file.locked or length > self._settings.inline_bytes:
+            return None
+        end = offset + length
+        missing = file.missing_blocks(offset, end)
+        copies: list[tuple[int, Buffer]] = []
+        for start, stop in _uncovered(file, missing, offset, end):
+            assert file.base is not None
+            part = self._reader.read_nowait(file.base, start, stop - start)
+            if part is None:
+                return None
+            copies.append((start, part))
+        self._admit(file, offset, end, sum(len(part) for _, part in copies))
+        with self._changing(file):
+            self._pwrite(self.descriptors.get(file.path), [*copies, (offset, data)], file.size)
+            self._note_blocks(file, missing)
+            file.size = max(file.size, end)
+        return length
+
+    async def write(self, file: StagedFile, offset: int, data: Buffer) -> int | None:
+        """Write all of it and return its length; None if the file was sealed or emptied before its turn came."""
+        async with file.inode_lock():
+            if self.files.get(file.ino) is not file:
+                return None
+            end = offset + len(data)
+            missing = file.missing_blocks(offset, end)
+            copies: list[tuple[int, Buffer]] = []
+            for start, stop in _uncovered(file, missing, offset, end):
+                assert file.base is not None
+                copies.append((start, await self._reader.read(file.base, start, stop - start)))
+            self._admit(file, offset, end, sum(len(part) for _, part in copies))
+            with self._changing(file), self.descriptors.lent(file.path) as descriptor:
+                await trio.to_thread.run_sync(
+                    self._pwrite, descriptor, [*copies, (offset, data)], file.size, limiter=self._threads
+                )
+                self._note_blocks(file, missing)
+                file.size = max(file.size, end)
+            return len(data)
+
+    def truncate(self, file: StagedFile, size: int) -> None:
+        """Set the size, beyond the old one with zeros.  The caller holds the inode lock."""
+        self.check_size(size)
+        with self._changing(file), _translated():
+            os.ftruncate(self.descriptors.get(file.path), size)
+            file.size = size
+            if size < file.base_limit:
+                # After the file: of the two halves the shorter file is the one that recovery can tell.
+                file.base_limit = size
+                self._write_row(file)
+
+    def check_size(self, size: int) -> None:
+        """Refuse a size that no file may have."""
+        if size > self._settings.max_file_bytes:
+            raise TooBig(f"Files have at most {self._settings.max_file_bytes} bytes here.")
+
+    async def sync(self, file: StagedFile) -> None:
+        """Return when everything written before the call survives a power loss, its row included."""
+        failpoints.reach("fsync.before_data")
+        blocks = len(file.blocks) if file.blocks is not None else 0
+        with self.descriptors.lent(file.path) as descriptor, _translated():
+            await trio.to_thread.run_sync(
+                _sync, descriptor, file.path, blocks > 0, not file.directory_synced, limiter=self._threads
+            )
+        file.directory_synced = True
+        failpoints.reach("fsync.after_data")
+        if blocks > file.synced_blocks and self.files.get(file.ino) is file:
+            file.synced_blocks = blocks
+            self._write_row(file)
+        failpoints.reach("fsync.after_batch")
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        self.descriptors.close_all()
+
+    def adopt(self, file: StagedFile) -> None:
+        """Take in a file that a start found."""
+        self.files[file.ino] = file
+
+    def _doom(self, file: StagedFile) -> None:
+        if self.files.get(file.ino) is file:
+            del self.files[file.ino]
+        self.descriptors.close(file.path)
+        self._doomed.append((file.path, file.allocated_bytes))
+
+    def _admit(self, file: StagedFile, offset: int, end: int, copied_bytes: int) -> None:
+        """Refuse what the vault has no room for, before anything is written."""
+        self.check_size(end)
+        sparse = file.allocated_bytes + _BLOCK_OF_DISK < file.size
+        grown = copied_bytes + (end - offset if sparse else max(0, end - max(offset, file.size)))
+        if grown and grown > self._reservations.free_bytes:
+            raise NoSpace
+
+    @contextmanager
+    def _changing(self, file: StagedFile) -> Iterator[None]:
+        """Count a change before and after, so that whoever reads the file meanwhile knows that it is torn."""
+        file.writes += 1
+        file.busy += 1
+        try:
+            yield
+        finally:
+            file.busy -= 1
+            file.writes += 1
+            file.written_s = self._clock.monotonic_s()
+            self._count(file)
+
+    def _count(self, file: StagedFile) -> None:
+        if self.files.get(file.ino) is file:
+            allocated_bytes = _allocated(self.descriptors.get(file.path), file)
+            self._usage.staging_changed(allocated_bytes - file.allocated_bytes)
+            file.allocated_bytes = allocated_bytes
+
+    def _note_blocks(self, file: StagedFile, missing: list[int]) -> None:
+        if not missing:
+            return
+        assert file.blocks is not None
+        with _translated(), open(map_of(file.path), "ab") as sidecar:
+            sidecar.write(b"".join(block.to_bytes(8, "big") for block in missing))
+        file.blocks.update(dict.fromkeys(missing))
+
+    def _write_row(self, file: StagedFile) -> None:
+        batch = Batch()
+        batch.put(Family.STAGING, file.ino.to_bytes(8, "big"), file.row(self.boot))
+        self._catalog.write(batch)
+
+    @staticmethod
+    def _pread(descriptor: int, offset: int, length: int) -> bytes:
+        with _translated():
+            found = os.pread(descriptor, length, offset)
+        # Shorter than asked for only where another system call was cut off: what is missing is read again.
+        while len(found) < length:
+            more = os.pread(descriptor, length - len(found), offset + len(found))
+            if not more:
+                return found.ljust(length, b"\0")
+            found += more
+        return found
+
+    @staticmethod
+    def _pwrite(descriptor: int, parts: list[tuple[int, Buffer]], size_before: int) -> None:
+        with _translated():
+            try:
+                failpoints.reach("stage.write")
+                for offset, part in parts:
+                    view = memoryview(part)
+                    while view:
+                        written = os.pwrite(descriptor, view, offset)
+                        view = view[written:]
+                        offset += written
+            except OSError:
+                # The length is the logical size: half a write must not be found by the next start.
+                if os.fstat(descriptor).st_size > size_before:
+                    os.ftruncate(descriptor, size_before)
+                raise
+
+
+def _uncovered(file: StagedFile, missing: list[int], offset: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of the base that must be copied up with these blocks: what the write does not cover itself."""
+    for block in missing:
+        start = block * BLOCK_BYTES
+        stop = min(start + BLOCK_BYTES, file.base_limit)
+        if start < offset:
+            yield start, min(offset, stop)
+        if end < stop:
+            yield end, stop
+
+
+def map_of(path: Path) -> Path:
+    """Return where the map of a staging file lies."""
+    return path.with_name(path.name + ".map")
+
+
+def _allocated(descriptor: int, file: StagedFile) -> int:
+    # The map is a few bytes: one block of the disk, from the first entry on.
+    return os.fstat(descriptor).st_blocks * 512 + (_BLOCK_OF_DISK if file.blocks else 0)
+
+
+def _sync(descriptor: int, path: Path, with_map: bool, with_directory: bool) -> None:
+    os.fdatasync(descriptor)
+    paths = [map_of(path)] if with_map else []
+    if with_directory:
+        # The file's directory, and the one above: it may be new as well.
+        paths += [path.parent, path.parent.parent]
+    for each in paths:
+        synced = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(synced)
+        finally:
+            os.close(synced)
+
+
+def _remove_all(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+        map_of(path).unlink(missing_ok=True)
+
+
+_SENTENCES = {errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise _posix(exc) from exc
+
+
+def _posix(exc: OSError) -> PosixError:
+    if exc.errno in _SENTENCES:
+        return NoSpace()
+    if exc.errno == errno.EFBIG:
+        return TooBig("The disk below the vault does not take files as long as this.")
+    return IoFailed(f"The staging area of the vault failed ({exc.strerror}); look at the disk.")

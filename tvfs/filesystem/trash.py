@@ -1,0 +1,186 @@
+"""Removing trees: a move to the trash, which is swept in slices.
+
+An attached tree of which nothing has another name and nothing is in use goes in a few range deletions.  Anything else
+is walked, name by name.  Until then its names still count as links of files that have others elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from tvfs.catalog.catalog import Catalog, Family
+from tvfs.content.tree_index import DIRECTORY
+from tvfs.filesystem.change import Change
+from tvfs.filesystem.directories import Directories, decode_dirent
+from tvfs.filesystem.inode import Inode, changed
+from tvfs.filesystem.model import TRASH
+from tvfs.filesystem.namespace import Namespace
+from tvfs.filesystem.nodes import Nodes
+from tvfs.filesystem.ranges import AttachedRange
+from tvfs.filesystem.staging import Staging
+
+_ROWS_OF_A_MEMBER = (Family.INODE, Family.DIRENT, Family.XATTR, Family.ORPHAN)
+
+
+class Trash:
+    """The children of the trash directory; each is called by its inode number."""
+
+    def __init__(  # noqa: PLR0913 - everything that an inode leaves behind
+        self,
+        catalog: Catalog,
+        nodes: Nodes,
+        directories: Directories,
+        namespace: Namespace,
+        staging: Staging,
+        *,
+        slice_names: int,
+        range_in_use: Callable[[int, int], bool],
+    ) -> None:
+        self._catalog = catalog
+        self._nodes = nodes
+        self._directories = directories
+        self._namespace = namespace
+        self._staging = staging
+        self._slice = slice_names
+        self._range_in_use = range_in_use
+
+    def discard(self, parent: int, name: bytes) -> None:
+        """Take a name away with everything below it; raise `NotFound`.  The parent may be read-only."""
+        ino, inode = self._namespace.child(parent, name)
+        change = self._namespace.change()
+        self._namespace.leave(change, parent, name, inode)
+        if inode.is_directory:
+            self._throw(change, ino)
+        else:
+            self._namespace.release_name(change, ino)
+        change.commit()
+
+    async def sweep(self) -> int:
+        """Remove what can be removed now, in slices; return how many trees are left because they are in use."""
+        left = 0
+        after = b""
+        while True:
+            name = next((listed.name for listed in self._directories.listing(TRASH, self._trash(), after)), None)
+            if name is None:
+                return left
+            ino = int(name, 16)
+            if await self._sweep_tree(ino, name):
+                after = b""  # it may have thrown what was below it into the trash
+            else:
+                left += 1
+                after = name
+            await trio.lowlevel.checkpoint()
+
+    async def _sweep_tree(self, ino: int, name: bytes) -> bool:
+        """Remove one directory of the trash; return False if it is in use."""
+        if self._nodes.find(ino) is None:
+            change = self._namespace.change()
+            self._forget_name(change, name)
+            change.commit()
+            return True
+        attached = self._nodes.ranges.find(ino)
+        if attached is not None and not attached.moved:
+            end = self._end_of(ino, attached)
+            if self._range_in_use(ino, end):
+                return False
+            await self._throw_out_strangers(ino, end)
+            if not self._range_in_use(ino, end):
+                self._remove_range(ino, end, attached, name)
+                return True
+            return False
+        if self._range_in_use(ino, ino + 1):
+            return False
+        await self._empty(ino)
+        if self._range_in_use(ino, ino + 1):
+            return False
+        change = self._namespace.change()
+        self._forget_name(change, name)
+        self._namespace.purge(change, ino)
+        change.commit()
+        return True
+
+    def _end_of(self, ino: int, attached: AttachedRange) -> int:
+        """Return the end of the numbers of a directory and what it was attached with."""
+        if ino == attached.first:
+            return attached.end
+        found = self._nodes.entry(ino)
+        assert found is not None, "a member of a range is in its tree"
+        return ino + 1 + found[0].below
+
+    async def _throw_out_strangers(self, first: int, end: int) -> None:
+        """Let go of what was put into an attached tree later, and of what its members have staged."""
+        key, stop = first.to_bytes(8, "big"), end.to_bytes(8, "big")
+        while True:
+            change = self._namespace.change()
+            seen = 0
+            for found, row in self._catalog.scan(Family.DIRENT, key, stop):
+                dirent = decode_dirent(row)
+                seen += 1
+                key = found + b"\0"
+                if dirent.kind and not first <= dirent.child < end:
+                    change.batch.delete(Family.DIRENT, found)
+                    if change.inode(dirent.child).is_directory:
+                        self._throw(change, dirent.child)
+                    else:
+                        self._namespace.release_name(change, dirent.child)
+                if seen == self._slice:
+                    break
+            change.commit()
+            if seen < self._slice:
+                break
+            await trio.lowlevel.checkpoint()
+        for found, _ in list(self._catalog.scan(Family.STAGING, first.to_bytes(8, "big"), stop)):
+            change = self._namespace.change()
+            self._staging.drop(change, int.from_bytes(found, "big"))
+            change.commit()
+            await trio.lowlevel.checkpoint()
+
+    def _remove_range(self, first: int, end: int, attached: AttachedRange, name: bytes) -> None:
+        change = self._namespace.change()
+        key, stop = first.to_bytes(8, "big"), end.to_bytes(8, "big")
+        for family in _ROWS_OF_A_MEMBER:
+            change.batch.delete_range(family, key, stop)
+        if first == attached.first:
+            self._nodes.ranges.remove(change, attached)
+        self._forget_name(change, name)
+        change.afterwards.append(self._nodes.forget_range)
+        change.commit()
+
+    async def _empty(self, ino: int) -> None:
+        """Remove the names of a directory, in slices; subdirectories become trees of the trash themselves."""
+        after = b""
+        while True:
+            directory = self._nodes.get(ino)
+            change = self._namespace.change()
+            listed = 0
+            for each in self._directories.listing(ino, directory, after):
+                if listed == self._slice:
+                    break
+                after = each.name
+                listed += 1
+                if each.entry is not None and each.kind != DIRECTORY and not self._nodes.has_row(each.ino):
+                    continue  # nothing is kept of it
+                child = change.inode(each.ino) if each.entry is None else self._nodes.child(ino, each.entry)[1]
+                self._namespace.leave(change, ino, each.name, child)
+                if child.is_directory:
+                    self._throw(change, each.ino)
+                else:
+                    self._namespace.release_name(change, each.ino)
+            change.commit()
+            if listed < self._slice:
+                return
+            await trio.lowlevel.checkpoint()
+
+    def _throw(self, change: Change, ino: int) -> None:
+        self._namespace.place(change, TRASH, f"{ino:016x}".encode(), ino, moved=False)
+
+    def _forget_name(self, change: Change, name: bytes) -> None:
+        # By hand: the inode may have been removed already, with the range that it is in.
+        change.batch.delete(Family.DIRENT, TRASH.to_bytes(8, "big") + name)
+        trash = change.inode(TRASH)
+        change.put(TRASH, changed(trash, entries=trash.entries - 1, nlink=trash.nlink - 1))
+
+    def _trash(self) -> Inode:
+        return self._nodes.get(TRASH)

@@ -1,0 +1,1 @@
+"""The mount: translates between the kernel and the filesystem, and decides nothing."""

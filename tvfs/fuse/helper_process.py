@@ -1,0 +1,58 @@
+"""Short processes that do what the owner must not: touch its own mount.
+
+A system call on the mount waits for the owner's answer; made by the owner it would wait for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+_KILL_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HelperResult:
+    """How a helper ended."""
+
+    status: int | None
+    """Exit status; None if it did not end in time and was killed."""
+    message: str
+    """What it wrote to stderr, in English."""
+
+
+async def run_helper(command: Sequence[str], *, timeout_s: float) -> HelperResult:
+    """Run a command; one that is missing counts as exit status 127.
+
+    A helper that hangs is killed and not waited for: in the kernel it may be stuck until the mount is gone.
+    """
+    environment = {**os.environ, "LC_ALL": "C"}
+    pipe = subprocess.PIPE
+    try:
+        process = await trio.lowlevel.open_process(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=pipe, env=environment
+        )
+    except FileNotFoundError as exc:
+        return HelperResult(127, str(exc))
+    stderr = process.stderr
+    assert stderr is not None
+    message = b""
+    try:
+        with trio.move_on_after(timeout_s):
+            async for part in stderr:
+                message = (message + part)[-4096:]
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.move_on_after(_KILL_TIMEOUT_S, shield=True):
+                await process.wait()
+        await stderr.aclose()
+    if process.returncode in (None, -signal.SIGKILL):
+        return HelperResult(None, f"`{' '.join(command)}` did not end within {timeout_s:g} s")
+    return HelperResult(process.returncode, message.decode(errors="replace").strip())
