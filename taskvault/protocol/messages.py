@@ -1,0 +1,456 @@
+"""Everything that clients and the owner say to each other over the vault's unix socket.
+
+A client sends one `Request` and reads one `Reply` (or `Failed`) at a time on a connection; several connections may be
+open.  What a connection was promised (leases, reservations, packs) ends with it.  Each message is a msgpack map with a
+`type` tag, framed by `taskvault.protocol.framing`.  A field may be added with a default; nothing is ever renamed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tvfs.ingest.commit import IngestCommit
+
+PROTOCOL_VERSION = 1
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """Base of every message; the class name is the tag."""
+
+
+class SnapshotRef(msgspec.Struct, frozen=True):
+    """A snapshot on the wire: digests as `str(Digest)` writes them."""
+
+    tree: str
+    attributes: str | None
+    index: bytes
+    files: int
+    size: int
+
+
+# --- session ---------------------------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, tag=True):
+    """First message of every connection."""
+
+    version: int = PROTOCOL_VERSION
+
+
+class Welcome(Message, frozen=True, tag=True):
+    """The vault's fixed choices, which whoever hashes or chunks must follow."""
+
+    version: int
+    vault_uuid: str
+    hash: str
+    chunking: str
+    chunking_parameters: dict[str, int]
+    compression: str
+    pack_max_bytes: int
+    mount: str | None
+    """Absolute path of the mount, or None with `--no-mount`."""
+
+
+class Failed(Message, frozen=True, tag=True):
+    """The request was refused; nothing was changed."""
+
+    kind: str
+    """Class name of the error, for programs: `KeyExists`, `KeyMissing`, `VaultFull`, `Rejected`, `Internal` …"""
+    message: str
+    """One sentence for people: what happened and what to do."""
+
+
+class Done(Message, frozen=True, tag=True):
+    """The request was carried out and needs no other answer."""
+
+
+class GetStatus(Message, frozen=True, tag=True):
+    """Ask for `Status`."""
+
+
+class Status(Message, frozen=True, tag=True):
+    """State of the owner, cheap to make."""
+
+    version: str
+    pid: int
+    vault_uuid: str
+    home: str
+    mount: str | None
+    uptime_s: float
+    capacity_bytes: int
+    used_bytes: int
+    entries: int
+    staged_files: int
+    healthy: bool = True
+    trouble: str = ""
+
+
+class GetStatistics(Message, frozen=True, tag=True):
+    """Ask for `Statistics`."""
+
+
+class Statistics(Message, frozen=True, tag=True):
+    """Figures by name; names are stable and documented in docs/reference/statistics.md."""
+
+    figures: dict[str, int | float]
+
+
+class Shutdown(Message, frozen=True, tag=True):
+    """Flush, unmount and stop; answered with `Done` when shutdown has begun.
+
+    `Failed(MountHeld)` if processes use the mount, and the daemon goes on; with `force` it does not wait for them.
+    """
+
+    force: bool = False
+
+
+# --- ingest: chunks, packs, commits ----------------------------------------------------------------------------------
+
+
+class FindMissing(Message, frozen=True, tag=True):
+    """Which of these chunks are not in the vault?
+
+    Those that are stay leased to this connection until it commits or ends.
+    """
+
+    chunk_ids: list[bytes]
+
+
+class Missing(Message, frozen=True, tag=True):
+    """Chunks that must be sent."""
+
+    chunk_ids: list[bytes]
+
+
+class OpenPack(Message, frozen=True, tag=True):
+    """Ask for a new pack to write; `reserve_bytes` of the vault are set aside for it."""
+
+    reserve_bytes: int
+
+
+class PackOpened(Message, frozen=True, tag=True):
+    """The pack's descriptor (read-write, header written) travels with this frame."""
+
+    number: int
+    max_bytes: int
+
+
+class Commit(Message, frozen=True, tag=True):
+    """Make an ingest durable; answered with `Missing`: empty means done, otherwise nothing was committed."""
+
+    commit: IngestCommit
+
+
+class Locate(Message, frozen=True, tag=True):
+    """Where are these chunks?  For reading packs directly; leased to this connection.
+
+    Answered with `Located`; descriptors of the packs in `packs` (in that order) travel with the frame.  At most 16
+    packs an answer: chunks in further packs come back in `later` and are asked for again.
+    """
+
+    chunk_ids: list[bytes]
+
+
+class ChunkLocation(msgspec.Struct, frozen=True, array_like=True):
+    """One chunk's record."""
+
+    chunk_id: bytes
+    pack: int
+    offset: int
+    stored_bytes: int
+    raw_bytes: int
+    codec: int
+
+
+class Located(Message, frozen=True, tag=True):
+    """Answer to `Locate`."""
+
+    locations: list[ChunkLocation]
+    packs: list[int]
+    later: list[bytes]
+    missing: list[bytes]
+
+
+class CheckChunks(Message, frozen=True, tag=True):
+    """Read these chunks from the disk and verify them; answered with `Missing`: those that are not good.
+
+    What is bad is quarantined, so that the same bytes are stored anew when they come again.
+    """
+
+    chunk_ids: list[bytes]
+
+
+class GetRows(Message, frozen=True, tag=True):
+    """Read content-addressed rows: `(family, key)` with family blob, page, tree or treepage."""
+
+    keys: list[tuple[str, bytes]]
+
+
+class Rows(Message, frozen=True, tag=True):
+    """Values in the order asked for; None where there is none."""
+
+    values: list[bytes | None]
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Something a key finds."""
+
+    scope: str
+    key: str
+    kind: str
+    """`saved` (a set of paths) or `run` (an action result)."""
+    created_ns: int
+    used_ns: int
+    snapshot: SnapshotRef | None = None
+    """For `saved`: a directory that holds the saved paths.  For `run`: one with `outputs`, `stdout`, `stderr`."""
+    result: bytes = b""
+    """For `run`: the serialised REAPI `ActionResult`."""
+    cost_ns: int = 0
+    """What it took to make: wall time of the command."""
+    observed: str = "declared"
+    uses: int = 0
+
+
+class SaveEntry(Message, frozen=True, tag=True):
+    """Bind a key to content that is already committed; answered with `EntryReply` or `Failed(KeyExists)`."""
+
+    scope: str
+    key: str
+    kind: str
+    snapshot: SnapshotRef
+    replace: bool = False
+    result: bytes = b""
+    cost_ns: int = 0
+
+
+class GetEntry(Message, frozen=True, tag=True):
+    """Find an entry; `count_use` marks it as used.  Answered with `EntryReply`."""
+
+    scope: str
+    key: str
+    count_use: bool = False
+
+
+class EntryReply(Message, frozen=True, tag=True):
+    """The entry, or None."""
+
+    entry: Entry | None
+
+
+class ListEntries(Message, frozen=True, tag=True):
+    """List entries in key order; `after` is `(scope, key)` of the last one already seen."""
+
+    scope: str | None = None
+    after: tuple[str, str] | None = None
+    limit: int = 1000
+
+
+class Entries(Message, frozen=True, tag=True):
+    """A page of entries; fewer than the limit means the end."""
+
+    entries: list[Entry]
+
+
+class RemoveEntry(Message, frozen=True, tag=True):
+    """Forget an entry; `Failed(KeyMissing)` if there is none."""
+
+    scope: str
+    key: str
+
+
+# --- the live tree ---------------------------------------------------------------------------------------------------
+
+
+class PrepareAttach(Message, frozen=True, tag=True):
+    """Attach a snapshot under a fresh name in the hidden directory; answered with `Prepared`.
+
+    `subpath` picks a file or directory inside the snapshot.  The client publishes it by rename through the mount.  What
+    is not published goes to the trash with the connection.
+    """
+
+    snapshot: SnapshotRef
+    subpath: str = ""
+
+
+class Prepared(Message, frozen=True, tag=True):
+    """Path of what was prepared, relative to the mount."""
+
+    path: str
+
+
+class PrepareTrash(Message, frozen=True, tag=True):
+    """Ask for a fresh name in the hidden directory to rename something to; answered with `Prepared`.
+
+    `Discard` then removes it in the background.
+    """
+
+
+class Discard(Message, frozen=True, tag=True):
+    """Move a name in the hidden directory (as answered by `Prepared`) to the trash."""
+
+    path: str
+
+
+class SnapshotLive(Message, frozen=True, tag=True):
+    """Seal a live path under the mount (relative to it) and everything below; answered with `SnapshotReply`.
+
+    `paths` picks paths (relative to `path`) to keep, with their parents; empty keeps everything.  `excluded` are names
+    (fnmatch) to leave out at any depth.  `Failed(OpenForWriting)` if a file is open for writing and `allow_open` is
+    false.
+    """
+
+    path: str
+    paths: list[str] = []
+    excluded: list[str] = []
+    allow_open: bool = False
+
+
+class SnapshotReply(Message, frozen=True, tag=True):
+    """The snapshot; `open_for_writing` names files that somebody had open for writing."""
+
+    snapshot: SnapshotRef
+    open_for_writing: list[str] = []
+
+
+class NameSnapshot(Message, frozen=True, tag=True):
+    """Show a snapshot as `snapshots/<name>`; `Failed(NameExists)` unless replace."""
+
+    name: str
+    snapshot: SnapshotRef
+    replace: bool = False
+
+
+class FindSnapshot(Message, frozen=True, tag=True):
+    """Find a snapshot by name or by tree digest; answered with `SnapshotReply` or `Failed(SnapshotMissing)`."""
+
+    name: str
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """One run as history and `tv why` keep it."""
+
+    run: str
+    """Id: decimal sequence number; empty until stored."""
+    started_ns: int
+    duration_ns: int
+    command: list[str]
+    root: str
+    workdir: str
+    scope: str
+    key: str
+    """The action digest in hexadecimal: the entry's key."""
+    outcome: str
+    """`hit`, `stored`, `not stored`, `failed`."""
+    reason: str
+    exit_code: int
+    saved_ns: int = 0
+    inputs: dict[str, str] = {}
+    """Path to digest (or symlink target), for saying what differs."""
+    environment: dict[str, str] = {}
+    """Variable to value, only those that count."""
+    facts: dict[str, str] = {}
+    """Everything else in the key: toolchain digest, platform, patterns."""
+
+
+class RecordRun(Message, frozen=True, tag=True):
+    """Add a run to the history; answered with `RunReply`."""
+
+    record: RunRecord
+
+
+class FindRuns(Message, frozen=True, tag=True):
+    """Latest runs first; `run` picks one by id, `command` and `root` filter exactly."""
+
+    run: str | None = None
+    root: str | None = None
+    command: list[str] | None = None
+    limit: int = 100
+    brief: bool = False
+    """Leave out inputs, environment and facts, which may be long."""
+
+
+class Runs(Message, frozen=True, tag=True):
+    """Runs, latest first."""
+
+    runs: list[RunRecord]
+
+
+class RunReply(Message, frozen=True, tag=True):
+    """The record as stored, with its id."""
+
+    record: RunRecord
+
+
+Request = (
+    Hello
+    | GetStatus
+    | GetStatistics
+    | Shutdown
+    | FindMissing
+    | OpenPack
+    | Commit
+    | Locate
+    | CheckChunks
+    | GetRows
+    | SaveEntry
+    | GetEntry
+    | ListEntries
+    | RemoveEntry
+    | PrepareAttach
+    | PrepareTrash
+    | Discard
+    | SnapshotLive
+    | NameSnapshot
+    | FindSnapshot
+    | RecordRun
+    | FindRuns
+)
+Reply = (
+    Welcome
+    | Failed
+    | Done
+    | Status
+    | Statistics
+    | Missing
+    | PackOpened
+    | Located
+    | Rows
+    | EntryReply
+    | Entries
+    | Prepared
+    | SnapshotReply
+    | Runs
+    | RunReply
+)
+
+ANSWERS: dict[type[Message], type[Message]] = {
+    Hello: Welcome,
+    GetStatus: Status,
+    GetStatistics: Statistics,
+    Shutdown: Done,
+    FindMissing: Missing,
+    OpenPack: PackOpened,
+    Commit: Missing,
+    Locate: Located,
+    CheckChunks: Missing,
+    GetRows: Rows,
+    SaveEntry: EntryReply,
+    GetEntry: EntryReply,
+    ListEntries: Entries,
+    RemoveEntry: Done,
+    PrepareAttach: Prepared,
+    PrepareTrash: Prepared,
+    Discard: Done,
+    SnapshotLive: SnapshotReply,
+    NameSnapshot: Done,
+    FindSnapshot: SnapshotReply,
+    RecordRun: RunReply,
+    FindRuns: Runs,
+}
+"""What answers each request, unless it is `Failed`."""

@@ -1,0 +1,188 @@
+"""The one place where the daemon's parts meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import structlog
+import trio
+
+from tvd.config import Config, MemoryConfig, VaultConfig
+from tvd.control.entries_requests import EntriesRequests
+from tvd.control.ingest_requests import IngestRequests
+from tvd.control.listener import listen, remove_socket
+from tvd.control.live_requests import LiveRequests
+from tvd.control.peer import Admission, Peer, find_group
+from tvd.control.runs_requests import RunsRequests
+from tvd.control.server import ControlServer
+from tvd.control.session_requests import DaemonFacts, SessionRequests
+from tvd.control.snapshots import Snapshots
+from tvd.control.vault_session import VaultSession
+from tvd.entry_views import EntryViews
+from tvd.fuse_mount import FuseMount
+from tvd.owner import BackgroundTask, Owner, OwnerParts, StopRequest
+from tvd.readiness import ServiceManager
+from tvd.supervisor import Health
+from tvfs.catalog.group_commit import FlushFailed
+from tvfs.catalog.rocks import RocksSettings
+from tvfs.clock import SystemClock
+from tvfs.digest import ChunkId
+from tvfs.errors import TaskVaultError
+from tvfs.filesystem.filesystem import Filesystem
+from tvfs.filesystem.lookups import LookupCounts
+from tvfs.filesystem.settings import FilesystemSettings
+from tvfs.plugin_api import PluginRegistry
+from tvfs.vault.create import VaultExists, create_vault
+from tvfs.vault.layout import Layout
+from tvfs.vault.superblock import VaultSettings
+from tvfs.vault.vault import OpenSettings, Vault, open_vault
+
+
+def make_vault(config: Config) -> None:
+    """Make the vault that the configuration describes; raise `VaultExists` and what else `create_vault` does."""
+    create_vault(config.home, settings=_vault_settings(config.vault), registry=PluginRegistry())
+
+
+def make_vault_if_missing(config: Config) -> None:
+    """Make the vault unless there is one; raise what `create_vault` does."""
+    if Layout(config.home).format.exists():
+        return
+    try:
+        make_vault(config)
+    except VaultExists:  # another process was faster
+        return
+
+
+@asynccontextmanager
+async def assembled(config: Config) -> AsyncIterator[Owner]:
+    """Open the vault and yield its owner; on leaving, everything is flushed and closed.  Raises a `TaskVaultError`."""
+    log = structlog.get_logger().bind(part="owner")
+    health = Health()
+    clock = SystemClock()
+    find_group(config.control.group)  # before the vault is touched: a wrong setting changes nothing
+    async with open_vault(
+        config.home,
+        PluginRegistry(),
+        settings=_open_settings(config.memory),
+        clock=clock,
+        on_damage=_damage_reporter(health),
+    ) as vault:
+        log.info("opened", home=str(config.home), recovery=repr(vault.recovery))
+        if vault.recovery.damaged:
+            health.troubles["recovery"] = "The disk lost data that it had promised to keep; see tvd.log."
+        lookups = LookupCounts()
+        filesystem = Filesystem(vault, clock=clock, settings=_filesystem_settings(), lookups=lookups)
+        filesystem.start()
+        views = EntryViews(vault.catalog, filesystem, vault.entries)
+        repaired = views.repair()
+        if repaired:
+            log.info("views set right", entries=repaired)
+        mount = _mount(config, filesystem, lookups)
+        stop = StopRequest()
+        facts = DaemonFacts(_version(), config.home, config.mountpoint, clock.monotonic_s(), _stopper(stop, mount))
+        server = _server(config, vault, filesystem, views, health, facts)
+        background = [BackgroundTask("sealer", filesystem.run_background)]
+        try:
+            yield Owner(
+                OwnerParts(config, clock, server, mount, background, health, stop, ServiceManager(config.service))
+            )
+        finally:
+            remove_socket(config.home)
+            with trio.CancelScope(shield=True):
+                await filesystem.aclose()
+
+
+def _server(
+    config: Config,
+    vault: Vault,
+    filesystem: Filesystem,
+    views: EntryViews,
+    health: Health,
+    facts: DaemonFacts,
+) -> ControlServer[VaultSession]:
+    group_gid = find_group(config.control.group)
+    snapshots = Snapshots(vault, views)
+    live = LiveRequests(filesystem, snapshots, mounted=config.mountpoint is not None)
+
+    def open_session(peer: Peer) -> VaultSession:
+        return VaultSession(peer, vault, filesystem)
+
+    return ControlServer(
+        listen(config.home, group_gid),
+        settings=config.control,
+        admission=Admission(os.geteuid(), group_gid),
+        table={
+            **SessionRequests(vault, filesystem, health, facts).table(),
+            **IngestRequests(vault).table(),
+            **EntriesRequests(vault, views, snapshots).table(),
+            **live.table(),
+            **RunsRequests(vault, views).table(),
+        },
+        open_session=open_session,
+        on_refusal=_disk_watcher(health),
+    )
+
+
+def _mount(config: Config, filesystem: Filesystem, lookups: LookupCounts) -> FuseMount | None:
+    if config.mountpoint is None:
+        return None
+    return FuseMount(filesystem, lookups, config.mountpoint, home=config.home, config=config.mount)
+
+
+def _stopper(stop: StopRequest, mount: FuseMount | None) -> Callable[[bool], Awaitable[None]]:
+    async def begin(force: bool) -> None:
+        if mount is not None:
+            # While everything still serves: if somebody uses the mount, nothing has happened.
+            await mount.unmount(force=force)
+        stop.ask("a client asked")
+
+    return begin
+
+
+def _damage_reporter(health: Health) -> Callable[[ChunkId, str], None]:
+    log = structlog.get_logger().bind(part="vault")
+
+    def report(chunk_id: ChunkId, reason: str) -> None:
+        log.error("a chunk is damaged", chunk=chunk_id.hex(), reason=reason)
+        health.troubles["content"] = "Damaged content was found and is no longer served; see tvd.log."
+
+    return report
+
+
+def _disk_watcher(health: Health) -> Callable[[TaskVaultError], None]:
+    def notice(refusal: TaskVaultError) -> None:
+        if isinstance(refusal, FlushFailed):
+            health.troubles["disk"] = str(refusal)
+
+    return notice
+
+
+def _vault_settings(config: VaultConfig) -> VaultSettings:
+    return VaultSettings(
+        hash=config.hash,
+        chunking=config.chunking,
+        chunking_parameters=dict(config.chunking_parameters),
+        compression=config.compression,
+        capacity_bytes=config.capacity_bytes,
+    )
+
+
+def _open_settings(config: MemoryConfig) -> OpenSettings:
+    return OpenSettings(
+        catalog=RocksSettings(memtable_bytes=config.memtables_bytes, block_cache_bytes=config.block_cache_bytes),
+        decoded_chunk_bytes=config.decoded_chunks_bytes,
+    )
+
+
+def _filesystem_settings() -> FilesystemSettings:
+    return FilesystemSettings(owner_uid=os.geteuid(), owner_gid=os.getegid())
+
+
+def _version() -> str:
+    try:
+        return version("taskvault")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,147 @@
+"""Everything an operator may choose, with the reasons for the defaults.
+
+One frozen dataclass a component; the section of `config.toml` has its name, the keys are the fields.  Units are in the
+names.  `tvd.config_file` reads them; nothing here looks at files or the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+Number = TypeVar("Number", int, float)
+
+
+def _between(default: Number, least: Number, most: Number) -> Number:
+    """Declare a field with limits, both allowed."""
+    made: Number = field(default=default, metadata={"least": least, "most": most})
+    return made
+
+
+def _one_of(default: str, *allowed: str) -> str:
+    """Declare a field that takes one of a few words."""
+    made: str = field(default=default, metadata={"allowed": allowed})
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class VaultConfig:
+    """The store.  All of it counts only when the vault is made: an existing one keeps what it was made with."""
+
+    capacity_bytes: int = _between(50 * GIB, 64 * MIB, 1 << 60)
+    """The vault never takes more of the disk; below 64 MiB a pack (at most 1/16 of it) is too small to pay."""
+    hash: str = "blake3"
+    """Hash plugin that addresses content; 6 GB/s a core, and a tree hash that can be checked in parts."""
+    compression: str = "zstd"
+    """Compression plugin for new chunks; `none` stores raw.  What does not get smaller is kept raw anyway."""
+    chunking: str = "fastcdc"
+    """Chunking plugin: where contents are cut, so that versions of a file share most chunks."""
+    chunking_parameters: dict[str, int] = field(default_factory=dict)
+    """What the chunking plugin takes (sizes in bytes); empty takes the plugin's defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """One budget for the owner; the sum, with the interpreter, stays below 350 MiB."""
+
+    memtables_bytes: int = _between(48 * MIB, 4 * MIB, GIB)
+    """Rows that RocksDB has not yet written to files, all families together."""
+    block_cache_bytes: int = _between(64 * MIB, 4 * MIB, 64 * GIB)
+    """Blocks of RocksDB's files."""
+    decoded_chunks_bytes: int = _between(64 * MIB, 16 * MIB, 64 * GIB)
+    """Chunks ready to be read from; holds at least one of the longest, 16 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountConfig:
+    """The filesystem that the kernel shows."""
+
+    enabled: bool = True
+    """Without a mount (containers without /dev/fuse) everything else works."""
+    path: Path | None = None
+    """Where; `HOME/mnt` if not set.  An empty directory of ours, or a dead mount, which is replaced."""
+    allow_other: bool = False
+    """Let other users in, subject to permissions; needs root or `user_allow_other` in /etc/fuse.conf."""
+    xattrs: bool = False
+    """Extended attributes.  Off, because the kernel then asks for one before every write(2): 201 us instead of 1.8."""
+    read_ahead_kib: int = _between(1024, 0, 16384)
+    """How far the kernel reads ahead (needs root to be set); the kernel's own 128 makes eight times the requests."""
+    unmount_timeout_s: float = _between(60.0, 0.1, 3600.0)
+    """How long shutdown waits for the kernel to flush and unmount before the mount is detached instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlConfig:
+    """The unix socket that clients talk to."""
+
+    group: str | None = None
+    """Name of a group whose members may connect too; unset, only the owner's user and root may."""
+    max_connections: int = _between(256, 1, 16384)
+    """More are told to come back later; each may hold one frame of up to 16 MiB."""
+    receive_timeout_s: float = _between(30.0, 0.1, 3600.0)
+    """A frame that has begun must have arrived by then; between frames a client may be silent for ever."""
+    send_timeout_s: float = _between(30.0, 0.1, 3600.0)
+    """A client that does not take its reply within this has its connection closed."""
+    drain_timeout_s: float = _between(30.0, 0.1, 3600.0)
+    """How long shutdown waits for requests that are being carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The structured log."""
+
+    level: str = _one_of("info", "debug", "info", "warning", "error")
+    """The least important events that are kept."""
+    max_bytes: int = _between(16 * MIB, 64 << 10, 16 * GIB)
+    """`HOME/tvd.log` is moved to `tvd.log.1` when it would grow beyond this."""
+    kept_files: int = _between(2, 1, 100)
+    """Older logs that are kept beside the current one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisionConfig:
+    """Background tasks that fail."""
+
+    first_backoff_s: float = _between(0.5, 0.001, 3600.0)
+    """Wait before the first restart; doubles with each further failure in a row."""
+    longest_backoff_s: float = _between(30.0, 0.001, 3600.0)
+    """The wait does not grow beyond this."""
+    unhealthy_after: int = _between(3, 1, 1000)
+    """Failures in a row after which the daemon calls itself unhealthy; it goes on serving and trying."""
+    stable_s: float = _between(60.0, 0.001, 86400.0)
+    """A task that has run this long is taken to have recovered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What the service manager told us; from its own environment variables, not from the file."""
+
+    notify_socket: str | None = None
+    """Address of systemd's notification socket."""
+    watchdog_s: float | None = None
+    """How often systemd wants to hear from us, at the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything, and where the vault is."""
+
+    home: Path
+    vault: VaultConfig = field(default_factory=VaultConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    mount: MountConfig = field(default_factory=MountConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+
+    @property
+    def mountpoint(self) -> Path | None:
+        """Where to mount, or None."""
+        if not self.mount.enabled:
+            return None
+        return self.mount.path or self.home / "mnt"

@@ -1,0 +1,217 @@
+"""Reads `HOME/config.toml` and the environment; the only module of the daemon that does.
+
+Later wins: the defaults in `tvd.config`, the file, variables like `TASKVAULT_LOG_LEVEL=debug`, the command line.  A key
+that does not exist, a value of the wrong type and one that cannot work are refused with one sentence.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tvd.config import (
+    Config,
+    ControlConfig,
+    LogConfig,
+    MemoryConfig,
+    MountConfig,
+    ServiceConfig,
+    SupervisionConfig,
+    VaultConfig,
+)
+from tvfs import failpoints
+from tvfs.errors import TaskVaultError
+
+FILE_NAME = "config.toml"
+ENVIRONMENT_PREFIX = "TASKVAULT_"
+
+SECTIONS: dict[str, type] = {
+    "vault": VaultConfig,
+    "memory": MemoryConfig,
+    "mount": MountConfig,
+    "control": ControlConfig,
+    "log": LogConfig,
+    "supervision": SupervisionConfig,
+}
+"""Sections of the file; `service` is not among them, because the service manager speaks through its own variables."""
+
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class ConfigInvalid(TaskVaultError):
+    """A setting cannot be used."""
+
+    def __init__(self, source: str, key: str, reason: str) -> None:
+        super().__init__(f"{source}: {key} {reason}.")
+        self.source = source
+        self.key = key
+
+
+def load(home: Path, environment: Mapping[str, str]) -> Config:
+    """Return the configuration of the vault at `home`; raise `ConfigInvalid`.
+
+    Also arms the failpoints named in `TASKVAULT_FAILPOINTS`, which only tests set.
+    """
+    home = home.absolute()
+    path = home / FILE_NAME
+    config = _with_table(Config(home=home), _read(path), str(path))
+    config = _with_environment(config, environment)
+    _arm_failpoints(environment.get("TASKVAULT_FAILPOINTS", ""))
+    return replace(config, service=_service(environment))
+
+
+def with_choices(config: Config, choices: Mapping[str, str]) -> Config:
+    """Return the configuration with what the command line says of a vault to be made; raise `ConfigInvalid`."""
+    for option, text in choices.items():
+        key = "capacity_bytes" if option == "size" else option
+        config = _changed(config, "vault", {key: _checked("vault", key, text, f"--{option}")})
+    return config
+
+
+def default_home(environment: Mapping[str, str]) -> Path:
+    """Return where the vault is when nobody says: `TASKVAULT_HOME`, else `~/.taskvault`."""
+    named = environment.get("TASKVAULT_HOME")
+    return Path(named).expanduser() if named else Path("~/.taskvault").expanduser()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigInvalid(str(path), "the file", f"is not TOML: {exc}; correct that line") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigInvalid(str(path), "the file", "is not UTF-8 text; write it again with an editor") from exc
+    except OSError as exc:
+        raise ConfigInvalid(str(path), "the file", f"cannot be read: {exc.strerror}; check its permissions") from exc
+
+
+def _with_table(config: Config, table: Mapping[str, Any], source: str) -> Config:
+    for section, values in table.items():
+        if section not in SECTIONS:
+            raise ConfigInvalid(source, f"[{section}]", f"is no section; there are {_listed(SECTIONS)}")
+        if not isinstance(values, dict):
+            raise ConfigInvalid(source, section, f"must be a section: write [{section}] above its keys")
+        changes = {key: _checked(section, key, value, source) for key, value in values.items()}
+        config = _changed(config, section, changes)
+    return config
+
+
+def _with_environment(config: Config, environment: Mapping[str, str]) -> Config:
+    for variable, text in sorted(environment.items()):
+        # Other variables that begin with TASKVAULT_ belong to the client; only those that name a section are ours.
+        section, underscore, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+        if not variable.startswith(ENVIRONMENT_PREFIX) or not underscore or section not in SECTIONS:
+            continue
+        value = _checked(section, key, _parsed(section, key, text), f"environment variable {variable}")
+        config = _changed(config, section, {key: value})
+    return config
+
+
+def _changed(config: Config, section: str, changes: Mapping[str, Any]) -> Config:
+    return replace(config, **{section: replace(getattr(config, section), **changes)})
+
+
+def _parsed(section: str, key: str, text: str) -> object:
+    """Return what the text of a variable would be in the file, or the text where that is no better."""
+    kind = _types(section).get(key)
+    if kind is bool:
+        return _TRUTH.get(text.lower(), text)
+    try:
+        if kind is int:
+            return int(text)
+        if kind is float:
+            return float(text)
+    except ValueError:
+        return text
+    return text
+
+
+def _checked(section: str, key: str, value: object, source: str) -> object:
+    """Return a value that the field takes; raise `ConfigInvalid`."""
+    name = f"{section}.{key}"
+    declared: dict[str, Field[Any]] = {field.name: field for field in fields(SECTIONS[section])}
+    if key not in declared:
+        raise ConfigInvalid(source, name, f"is no setting; [{section}] has {_listed(declared)}")
+    typed = _typed(_types(section)[key], name, value, source)
+    metadata = declared[key].metadata
+    if "least" in metadata and not metadata["least"] <= typed <= metadata["most"]:
+        raise ConfigInvalid(source, name, f"is {value}; allowed is {metadata['least']} to {metadata['most']}")
+    if "allowed" in metadata and typed not in metadata["allowed"]:
+        raise ConfigInvalid(source, name, f"is {value!r}; allowed is {_listed(metadata['allowed'])}")
+    return typed
+
+
+def _typed(kind: object, name: str, value: object, source: str) -> Any:
+    if isinstance(kind, types.UnionType):
+        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+    if kind is int and name.endswith("_bytes") and isinstance(value, str):
+        value = _size(name, value, source)
+    match kind, value:
+        case (_, bool()) if kind is bool:
+            return value
+        case (_, int()) if kind is int and not isinstance(value, bool):
+            return value
+        case (_, int() | float()) if kind is float and not isinstance(value, bool):
+            return float(value)
+        case (_, str()) if kind is str and value:
+            return value
+        case (_, str()) if kind is Path and value:
+            return _absolute(name, value, source)
+        case (_, dict()) if all(type(item) is int for item in value.values()):
+            return value
+    raise ConfigInvalid(source, name, f"is {value!r}; it must be {_described(kind, name)}")
+
+
+def _absolute(name: str, value: str, source: str) -> Path:
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise ConfigInvalid(source, name, f"is {value!r}; it must be an absolute path")
+    return path
+
+
+def _size(name: str, text: str, source: str) -> int:
+    number, unit = text.strip().upper().removesuffix("IB").removesuffix("B"), ""
+    if number and number[-1] in _SIZE_UNITS:
+        number, unit = number[:-1], number[-1]
+    try:
+        return int(float(number) * _SIZE_UNITS[unit])
+    except (ValueError, OverflowError):
+        raise ConfigInvalid(source, name, f"is {text!r}; write a number of bytes, or a size like 50G") from None
+
+
+def _described(kind: object, name: str) -> str:
+    if kind is int:
+        return "a whole number of bytes or a size like 50G" if name.endswith("_bytes") else "a whole number"
+    described: dict[object, str] = {bool: "true or false", float: "a number", str: "text", Path: "an absolute path"}
+    return described.get(kind, "a table of whole numbers")
+
+
+def _types(section: str) -> dict[str, object]:
+    return typing.get_type_hints(SECTIONS[section])
+
+
+def _listed(names: typing.Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _service(environment: Mapping[str, str]) -> ServiceConfig:
+    interval_us = environment.get("WATCHDOG_USEC", "")
+    return ServiceConfig(
+        notify_socket=environment.get("NOTIFY_SOCKET") or None,
+        watchdog_s=int(interval_us) / 1e6 if interval_us.isdecimal() else None,
+    )
+
+
+def _arm_failpoints(text: str) -> None:
+    try:
+        failpoints.arm_from(text)
+    except (ValueError, KeyError) as exc:
+        raise ConfigInvalid("environment variable TASKVAULT_FAILPOINTS", repr(text), f"is not usable: {exc}") from exc

@@ -1,0 +1,82 @@
+"""Requests about the history of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import trio
+
+from taskvault.protocol.messages import FindRuns, RecordRun, RunRecord, RunReply, Runs
+from tvd.control.answer import Table
+from tvd.control.vault_session import VaultSession
+from tvd.entry_views import RUN, EntryViews
+from tvfs.vault.vault import Vault
+
+STORED = "stored"
+"""Outcome of a run whose result was kept: it is shown as `runs/<run>`."""
+
+ANSWER_BYTES = 8 << 20
+"""An answer ends when the records in it have this many bytes: half of what a frame may hold."""
+
+SLICE = 64
+"""Records looked at before others get their turn; one with thousands of inputs takes 100 us to decode."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(RunRecord)
+
+
+class RunsRequests:
+    """Answers them from one vault."""
+
+    def __init__(self, vault: Vault, views: EntryViews) -> None:
+        self._vault = vault
+        self._views = views
+
+    def table(self) -> Table[VaultSession]:
+        """Handlers by request."""
+        return {RecordRun: self.record, FindRuns: self.find}
+
+    async def record(self, session: VaultSession, request: RecordRun) -> RunReply:
+        """History, so nobody waits for the disk; the entry that a stored run made is shown under the run's id."""
+        record = request.record
+        run = self._vault.runs.append(_encoder.encode(record))
+        if record.outcome == STORED and record.key:
+            entry = self._vault.entries.get(record.scope, record.key)
+            if entry is not None and entry.kind == RUN:
+                with self._views.changing(record.scope, record.key):
+                    self._views.show_run(entry, run)
+        return RunReply(_numbered(record, run))
+
+    async def find(self, session: VaultSession, request: FindRuns) -> Runs:
+        """Latest first; fewer than the limit when there are no more, or when they would not fit into one answer."""
+        found: list[RunRecord] = []
+        found_bytes = 0
+        for looked_at, (run, stored) in enumerate(self._candidates(request), 1):
+            record = _numbered(_decoder.decode(stored), run)
+            if _matches(record, request):
+                found.append(record)
+                found_bytes += len(stored)
+            if len(found) >= request.limit or found_bytes >= ANSWER_BYTES:
+                break
+            if looked_at % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        return Runs(found)
+
+    def _candidates(self, request: FindRuns) -> Iterator[tuple[int, bytes]]:
+        history = self._vault.runs
+        if request.run is None:
+            return history.latest_first()
+        run = int(request.run) if request.run.isascii() and request.run.isdigit() and len(request.run) < 20 else 0
+        stored = history.get(run)
+        return iter([] if stored is None else [(run, stored)])
+
+
+def _matches(record: RunRecord, request: FindRuns) -> bool:
+    if request.root is not None and record.root != request.root:
+        return False
+    return request.command is None or record.command == request.command
+
+
+def _numbered(record: RunRecord, run: int) -> RunRecord:
+    return msgspec.structs.replace(record, run=str(run))

@@ -1,0 +1,143 @@
+"""Requests about the daemon itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from taskvault.protocol.messages import (
+    PROTOCOL_VERSION,
+    Done,
+    GetStatistics,
+    GetStatus,
+    Hello,
+    Shutdown,
+    Statistics,
+    Status,
+    Welcome,
+)
+from tvd.control.answer import Table
+from tvd.control.vault_session import VaultSession
+from tvd.supervisor import Health
+from tvfs.catalog.catalog import Family
+from tvfs.filesystem.filesystem import Filesystem
+from tvfs.packs.pack_row import decode_pack_row
+from tvfs.vault.vault import Vault
+
+SLICE = 512
+"""Entries added up before others get their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonFacts:
+    """What does not change while the daemon runs, and how to ask it to stop."""
+
+    version: str
+    home: Path
+    mount: Path | None
+    started_s: float
+    """On the vault's monotonic clock."""
+    stop: Callable[[bool], Awaitable[None]]
+    """Begin to stop, with force or without; raises a `TaskVaultError` if processes use the mount and it is without."""
+
+
+class SessionRequests:
+    """Answers them from one vault."""
+
+    def __init__(self, vault: Vault, filesystem: Filesystem, health: Health, facts: DaemonFacts) -> None:
+        self._vault = vault
+        self._filesystem = filesystem
+        self._health = health
+        self._facts = facts
+        self._welcome = self._make_welcome()
+
+    def table(self) -> Table[VaultSession]:
+        """Handlers by request."""
+        return {
+            Hello: self.hello,
+            GetStatus: self.get_status,
+            GetStatistics: self.get_statistics,
+            Shutdown: self.shut_down,
+        }
+
+    async def hello(self, session: VaultSession, request: Hello) -> Welcome:
+        """Also to a client of another version: it compares the versions and says what to do."""
+        return self._welcome
+
+    async def get_status(self, session: VaultSession, request: GetStatus) -> Status:
+        """From running totals."""
+        vault, facts = self._vault, self._facts
+        return Status(
+            version=facts.version,
+            pid=os.getpid(),
+            vault_uuid=vault.superblock.uuid_text,
+            home=str(facts.home),
+            mount=None if facts.mount is None else str(facts.mount),
+            uptime_s=vault.clock.monotonic_s() - facts.started_s,
+            capacity_bytes=vault.superblock.capacity_bytes,
+            used_bytes=vault.usage.used_bytes(),
+            entries=vault.entries.count(),
+            staged_files=self._filesystem.staged_files(),
+            healthy=self._health.healthy,
+            trouble=self._health.trouble,
+        )
+
+    async def get_statistics(self, session: VaultSession, request: GetStatistics) -> Statistics:
+        """Reads a row for each pack and each entry: 2 us each."""
+        vault = self._vault
+        usage = vault.usage.report()
+        packs = [decode_pack_row(row) for _, row in vault.catalog.scan(Family.PACK)]
+        logical_bytes, files = await self._saved()
+        figures: dict[str, int | float] = {
+            "capacity_bytes": vault.superblock.capacity_bytes,
+            "used_bytes": usage.total,
+            "used_packs_bytes": usage.packs,
+            "used_staging_bytes": usage.staging,
+            "used_meta_bytes": usage.meta,
+            "reserved_bytes": vault.reservations.reserved_bytes,
+            "packs": len(packs),
+            "live_bytes": sum(pack.live_bytes for pack in packs),
+            "entries": vault.entries.count(),
+            "logical_bytes": logical_bytes,
+            "logical_files": files,
+            "leased_chunks": len(vault.leases),
+            "staged_files": self._filesystem.staged_files(),
+            "uptime_s": vault.clock.monotonic_s() - self._facts.started_s,
+        }
+        return Statistics(figures)
+
+    async def shut_down(self, session: VaultSession, request: Shutdown) -> Done:
+        """Answered when nothing can come in between any more: the mount has been given up, or is going to be."""
+        await self._facts.stop(request.force)
+        return Done()
+
+    async def _saved(self) -> tuple[int, int]:
+        logical_bytes = files = 0
+        after: tuple[str, str] | None = None
+        while page := self._vault.entries.list_entries(after=after, limit=SLICE):
+            for entry in page:
+                if entry.snapshot is not None:
+                    logical_bytes += entry.snapshot.size
+                    files += entry.snapshot.files
+            after = (page[-1].scope, page[-1].key)
+            await trio.lowlevel.checkpoint()
+        return logical_bytes, files
+
+    def _make_welcome(self) -> Welcome:
+        superblock = self._vault.superblock
+        return Welcome(
+            version=PROTOCOL_VERSION,
+            vault_uuid=superblock.uuid_text,
+            hash=superblock.hash,
+            chunking=superblock.chunking.name,
+            chunking_parameters={
+                name: value for name, value in superblock.chunking.parameters.items() if isinstance(value, int)
+            },
+            compression=superblock.compression,
+            pack_max_bytes=superblock.pack_max_bytes,
+            mount=None if self._facts.mount is None else str(self._facts.mount),
+        )

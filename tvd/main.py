@@ -1,0 +1,173 @@
+"""`tvd`: the daemon of one vault, in the foreground.
+
+Exit status: 0 stopped in order; 1 broke while serving (the log says how); 2 the command line or a setting is wrong;
+3 the vault is in use by another daemon; 4 the vault cannot be opened or made; 5 it cannot be mounted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from enum import IntEnum
+from pathlib import Path
+
+import structlog
+import trio
+
+from tvd import config_file, logs
+from tvd.assemble import assembled, make_vault, make_vault_if_missing
+from tvd.config import Config
+from tvd.control.peer import GroupUnknown
+from tvd.readiness import ReadyPipe
+from tvfs.catalog.rocks import CatalogLocked
+from tvfs.errors import TaskVaultError
+from tvfs.fuse.mount_point import FuseUnavailable, MountPointBusy, MountPointInvalid, MountPointNotEmpty
+from tvfs.vault.lock import VaultInUse
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a busy thread keeps the interpreter; with Python's 5 ms one such thread makes every stat wait 16 ms."""
+
+_M_ARENA_MAX = -8
+_ARENAS = 2
+"""Of malloc: with more, threads that come and go keep tens of MiB each."""
+
+
+class ExitCode(IntEnum):
+    """What the exit status says; see the top of this file."""
+
+    OK = 0
+    BROKE = 1
+    USAGE = 2
+    VAULT_IN_USE = 3
+    VAULT_UNUSABLE = 4
+    NOT_MOUNTED = 5
+
+
+_EXIT_CODES: dict[type[BaseException], ExitCode] = {
+    config_file.ConfigInvalid: ExitCode.USAGE,
+    GroupUnknown: ExitCode.USAGE,
+    VaultInUse: ExitCode.VAULT_IN_USE,
+    CatalogLocked: ExitCode.VAULT_IN_USE,
+    FuseUnavailable: ExitCode.NOT_MOUNTED,
+    MountPointBusy: ExitCode.NOT_MOUNTED,
+    MountPointInvalid: ExitCode.NOT_MOUNTED,
+    MountPointNotEmpty: ExitCode.NOT_MOUNTED,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon, or make a vault with `--init`; return the exit status."""
+    options = _parser().parse_args(arguments)
+    ready = ReadyPipe(options.ready_fd)
+    try:
+        config = _configuration(options)
+        if options.init:
+            make_vault(config)
+            return ExitCode.OK
+        return _serve(config, ready, to_stderr=options.foreground)
+    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - the program's outermost line: it becomes a sentence
+        return _report(exc, ready)
+
+
+def _serve(config: Config, ready: ReadyPipe, *, to_stderr: bool) -> int:
+    _tune_process()
+    make_vault_if_missing(config)
+    target = logs.open_log(config.home, config.log, to_stderr=to_stderr)
+    logs.configure(target, config.log.level)
+    logs.enable_stack_dumps(target.fileno())
+    return trio.run(_run, config, ready)
+
+
+async def _run(config: Config, ready: ReadyPipe) -> int:
+    async with assembled(config) as owner:
+        await owner.run(ready)
+        broke = owner.mount_failed
+    structlog.get_logger().info("stopped")
+    return ExitCode.BROKE if broke else ExitCode.OK
+
+
+def _report(error: BaseException, ready: ReadyPipe) -> int:
+    found = _first(error)
+    match found:
+        case TaskVaultError():
+            code = next(
+                (code for kind, code in _EXIT_CODES.items() if isinstance(found, kind)), ExitCode.VAULT_UNUSABLE
+            )
+            sentence = str(found)
+        case OSError():
+            code = ExitCode.VAULT_UNUSABLE
+            sentence = f"{found.strerror or found}{f': {found.filename}' if found.filename else ''}."
+        case KeyboardInterrupt():
+            code, sentence = ExitCode.BROKE, "Interrupted before the vault was open."
+        case _:
+            code = ExitCode.BROKE
+            sentence = f"The daemon broke ({type(found).__name__}: {found}); its log has the details."
+            structlog.get_logger().critical("broke", exc_info=error)
+    sentence = " ".join(sentence.split())
+    with suppress(Exception):  # the log may be what is wrong
+        structlog.get_logger().error("stopped", reason=sentence, exit_code=int(code))
+    with suppress(OSError, ValueError):
+        print(f"tvd: {sentence}", file=sys.stderr, flush=True)
+    ready.fail(sentence, code)
+    return code
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error inside the groups that nurseries make; one that we raise on purpose rather than another."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_first(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, TaskVaultError)), leaves[0])
+
+
+def _configuration(options: argparse.Namespace) -> Config:
+    home = options.home or config_file.default_home(os.environ)
+    config = config_file.load(home, os.environ)
+    if options.no_mount:
+        config = replace(config, mount=replace(config.mount, enabled=False))
+    if options.mount is not None:
+        config = replace(config, mount=replace(config.mount, enabled=True, path=options.mount.absolute()))
+    if options.allow_other:
+        config = replace(config, mount=replace(config.mount, allow_other=True))
+    chosen = {name: getattr(options, name) for name in ("size", "hash", "compression", "chunking")}
+    return config_file.with_choices(config, {name: value for name, value in chosen.items() if value is not None})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tvd", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--home", type=Path, metavar="DIR", help="the vault; default $TASKVAULT_HOME, else ~/.taskvault"
+    )
+    mount = parser.add_mutually_exclusive_group()
+    mount.add_argument("--mount", type=Path, metavar="DIR", help="where to mount; default HOME/mnt")
+    mount.add_argument("--no-mount", action="store_true", help="serve without a mount, where there is no /dev/fuse")
+    parser.add_argument("--allow-other", action="store_true", help="let other users into the mount")
+    parser.add_argument("--foreground", action="store_true", help="log to stderr instead of HOME/tvd.log")
+    parser.add_argument("--ready-fd", type=int, metavar="N", help="descriptor to write one JSON line to when ready")
+    making = parser.add_argument_group("making a vault")
+    making.add_argument("--init", action="store_true", help="make the vault and stop")
+    making.add_argument("--size", metavar="SIZE", help="the most it may take of the disk, e.g. 50G")
+    making.add_argument("--hash", metavar="NAME", help="hash plugin")
+    making.add_argument("--compression", metavar="NAME", help="compression plugin")
+    making.add_argument("--chunking", metavar="NAME", help="chunking plugin")
+    return parser
+
+
+def _tune_process() -> None:
+    os.umask(0o077)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with suppress(AttributeError, OSError):  # a C library without it
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Tells whoever started the daemon how the start went: `tv up` through a pipe, systemd through its socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import trio
+
+from tvd.config import ServiceConfig
+
+
+class ReadyPipe:
+    """Writes one JSON line to an inherited descriptor.
+
+    `{"ok":true,"mount":…,"pid":…}` or `{"ok":false,"error":…,"exit_code":…}`.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        """Take over the descriptor; None stands for nobody who listens."""
+        self._descriptor = descriptor
+
+    def succeed(self, mount: Path | None) -> None:
+        """Say that the socket answers, and the mount if there is one."""
+        self._say({"ok": True, "mount": None if mount is None else str(mount), "pid": os.getpid()})
+
+    def fail(self, error: str, exit_code: int) -> None:
+        """Say why the daemon stops instead; nothing if it has already been ready."""
+        self._say({"ok": False, "error": error, "exit_code": exit_code})
+
+    def _say(self, outcome: dict[str, object]) -> None:
+        if self._descriptor is None:
+            return
+        with suppress(OSError):  # whoever waited has gone; the daemon does not depend on it
+            os.write(self._descriptor, msgspec.json.encode(outcome) + b"\n")
+        with suppress(OSError):
+            os.close(self._descriptor)
+        self._descriptor = None
+
+
+class ServiceManager:
+    """Speaks systemd's notification protocol: datagrams of `NAME=value` lines; silent when systemd did not start us."""
+
+    def __init__(self, settings: ServiceConfig) -> None:
+        self._settings = settings
+
+    def ready(self, status: str) -> None:
+        """Say that everything answers."""
+        self._notify(f"READY=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        """Say that an ordered stop has begun."""
+        self._notify("STOPPING=1\nSTATUS=flushing")
+
+    async def feed_watchdog(self) -> None:
+        """Say that the event loop runs, twice as often as asked, until cancelled; return at once if nobody asked."""
+        interval_s = self._settings.watchdog_s
+        if interval_s is None or self._settings.notify_socket is None:
+            return
+        while True:
+            self._notify("WATCHDOG=1")
+            await trio.sleep(interval_s / 2)
+
+    def _notify(self, text: str) -> None:
+        address = self._settings.notify_socket
+        if address is None:
+            return
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.setblocking(False)
+            sender.sendto(text.encode(), address)
