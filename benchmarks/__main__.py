@@ -62,7 +62,10 @@ def render(outcomes: list[Outcome]) -> str:
 def machine() -> str:
     """One line on what this was measured on."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"Linux {platform.release()}, {os.cpu_count()} processors, {memory_gib:.0f} GiB, Python {platform.python_version()}. Median [quartiles]."
+    return (
+        f"Linux {platform.release()}, {os.cpu_count()} processors, {memory_gib:.0f} GiB,"
+        f" Python {platform.python_version()}. Median [quartiles]."
+    )
 
 
 if __name__ == "__main__":

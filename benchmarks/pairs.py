@@ -1,7 +1,7 @@
 """Alternating pairs of whole-process measurements, and what is said about them.
 
-Two things are timed in turn, A B A B …, so that a drift of the machine's speed meets both.  What is quoted is the median of the
-ratios pair by pair, with the quartiles as spread.
+Two things are timed in turn, A B A B …, so that a drift of the machine's speed meets both.  What is quoted is the
+median of the ratios pair by pair, with the quartiles as spread.
 """
 
 from __future__ import annotations

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from benchmarks.pairs import Outcome, Spread, alternate, ratios, run, seconds
 from benchmarks.workplace import fresh, vault
-from taskvault.demo import BUILD_COMMAND, fetch_source
+from taskvault.demo import BUILD, Demo, fetched_source
 
 
 def measure(cache: Path, pairs: int) -> list[Outcome]:
     """Each build starts from a fresh copy of the source; only the build is timed."""
-    source = fetch_source(cache)
+    source = fetched_source(Demo(cache))
     numbers = count()
     with vault(cache) as place:
 
         def build(directory: Path) -> float:
             shutil.copytree(source, directory)
-            return seconds(lambda: run(*BUILD_COMMAND, cwd=str(directory)))
+            return seconds(lambda: run(*BUILD, cwd=str(directory)))
 
         ours, peer = alternate(
             "cold build",

@@ -1,0 +1,1 @@
+"""What people import and type: the SDK, the client and the command line."""

@@ -1,0 +1,98 @@
+"""`tv run`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from taskvault.cli.context import Context, notes, pass_context, scope_option
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog=notes(
+        "tv run --input src --input Makefile --output build -- make -j8",
+        "the command's own; 128 + n if signal n ended it; 127 no such command, 126 it cannot be started; 2 usage. "
+        "With --check: 1 if the command succeeded and made something else than is stored.",
+    ),
+)
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="What paths are relative to.")
+@click.option("--input", "inputs", multiple=True, metavar="GLOB", help="What the command reads; may be repeated.")
+@click.option("--output", "outputs", multiple=True, metavar="GLOB", help="What the command makes; may be repeated.")
+@click.option("--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="A variable that counts.")
+@scope_option
+@click.option("--stdin", "with_stdin", is_flag=True, help="Give the command our stdin; its content counts.")
+@click.option("--read-only", is_flag=True, help="Replay, but store nothing new.")
+@click.option("--no-store", is_flag=True, help="The same as --read-only.")
+@click.option("--refresh", is_flag=True, help="Run in any case, and store the result anew.")
+@click.option("--check", is_flag=True, help="Run in any case, and compare with what is stored.")
+@click.option("--quiet", is_flag=True, help="No report on stderr.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the report to FILE as JSON."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- COMMAND...")
+@pass_context
+def run(  # noqa: PLR0913  # one for each option
+    context: Context,
+    root: Path | None,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    variables: tuple[str, ...],
+    scope: str,
+    with_stdin: bool,
+    read_only: bool,
+    no_store: bool,
+    refresh: bool,
+    check: bool,
+    quiet: bool,
+    json_file: Path | None,
+    command: tuple[str, ...],
+) -> int:
+    """Run COMMAND, or replay what the same command did before with the same inputs.
+
+    Patterns are relative to the root: --root, else the nearest directory above with .taskvault.toml, else with
+    .git, else the working directory.  `**` is any number of directories, a directory takes everything below, and
+    a pattern that begins with `!` takes paths away.
+    """
+    from taskvault.run.request import Mode, RunRequest
+
+    if refresh and check:
+        raise click.UsageError("--refresh and --check contradict each other")
+    mode = Mode.CHECK if check else Mode.REFRESH if refresh else Mode.NORMAL
+    request = RunRequest(
+        command=command,
+        workdir=Path(os.getcwd()),
+        environment=dict(os.environ),
+        root=root,
+        inputs=inputs,
+        outputs=outputs,
+        variables=variables,
+        scope=scope,
+        with_stdin=with_stdin,
+        store=not (no_store or read_only),
+        mode=mode,
+        quiet=quiet,
+    )
+    from taskvault.run.environment import VariableInvalid, changed_environment
+    from taskvault.run.execute import become
+    from taskvault.run.patterns import PatternInvalid
+    from taskvault.run.root import RootInvalid
+
+    try:
+        if os.environ.get("TASKVAULT", "").lower() in ("off", "0", "no", "false"):
+            return become(command, changed_environment(os.environ, variables))
+        from taskvault.run.engine import Engine
+
+        return Engine(context.home, request, report_file=json_file, patience_s=_patience_s()).run()
+    except (PatternInvalid, RootInvalid, VariableInvalid) as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+def _patience_s() -> float | None:
+    """Return how long the daemon may take to greet, where that is set: on machines that are often very busy."""
+    with suppress(ValueError):
+        return float(os.environ.get("TASKVAULT_PATIENCE_S", ""))
+    return None

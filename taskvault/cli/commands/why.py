@@ -1,0 +1,93 @@
+"""`tv why` and `tv runs`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskvault.cli.context import Context, Name, json_option, notes, pass_context
+from taskvault.cli.errors import NoSuch
+from taskvault.cli.output import moment, seconds, show, table
+
+if TYPE_CHECKING:
+    from taskvault.client import Client
+    from taskvault.protocol.messages import RunRecord
+
+LOOKED_AT = 50
+"""How many earlier runs of the command are compared."""
+
+
+@click.command(epilog=notes("tv why", "0, 1 if there is no such run, 3 if no daemon answers."))
+@click.argument("run", required=False, metavar="[RUN]", type=Name("run"))
+@json_option
+@pass_context
+def why(context: Context, run: str | None, as_json: bool) -> None:
+    """Why a run hit, missed or was not stored: what differs from the nearest known run.
+
+    RUN is a number that `tv run` or `tv runs` printed; without one, the newest run below this root.
+    """
+    from taskvault.protocol.messages import FindRuns
+    from taskvault.run.why import described, explain
+
+    with context.connect() as client:
+        record = _record(client, run)
+        others = client.call(FindRuns(command=record.command, limit=LOOKED_AT)).runs
+    explanation = explain(record, others)
+    value = {
+        "run": _shown(record),
+        "nearest": explanation.nearest.run if explanation.nearest else None,
+        "changes": [{"kind": c.kind, "name": c.name, "before": c.before, "now": c.now} for c in explanation.changes],
+    }
+    show(as_json, value, described(explanation))
+
+
+@click.command(epilog=notes("tv runs --limit 50", "0, or 3 if no daemon answers."))
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many, latest first.")
+@json_option
+@pass_context
+def runs(context: Context, limit: int, as_json: bool) -> None:
+    """History of runs, latest first, and the time they saved."""
+    from taskvault.protocol.messages import FindRuns
+
+    with context.connect() as client:
+        found = client.call(FindRuns(limit=limit, brief=True)).runs
+    saved_s = sum(record.saved_ns for record in found) / 1e9
+    rows = [
+        (
+            r.run,
+            moment(r.started_ns),
+            r.outcome,
+            seconds(r.duration_ns / 1e9),
+            seconds(r.saved_ns / 1e9),
+            " ".join(r.command),
+        )
+        for r in found
+    ]
+    lines = [*table(rows, ("run", "started", "outcome", "took", "saved", "command"))]
+    lines.append(f"{len(found)} runs, {seconds(saved_s)} saved" if found else "No runs yet.")
+    show(as_json, [_shown(record) for record in found], lines)
+
+
+def _record(client: Client, run: str | None) -> RunRecord:
+    from taskvault.protocol.messages import FindRuns
+    from taskvault.run.as_text import text
+    from taskvault.run.root import find_place
+
+    if run is not None:
+        found = client.call(FindRuns(run=run)).runs
+        missing = f"There is no run {run!r}; `tv runs` lists those there are."
+    else:
+        root = find_place(Path(os.getcwd()), None).root
+        found = client.call(FindRuns(root=text(str(root)), limit=1)).runs or client.call(FindRuns(limit=1)).runs
+        missing = "There are no runs yet; start one with `tv run`."
+    if not found:
+        raise NoSuch(missing)
+    return found[0]
+
+
+def _shown(record: RunRecord) -> dict[str, object]:
+    left_out = ("inputs", "environment", "facts")
+    return {name: getattr(record, name) for name in record.__struct_fields__ if name not in left_out}

@@ -1,0 +1,75 @@
+"""One `tv run`, from the command line to the exit status.
+
+Execution fails open: whatever is wrong with the vault, the command runs.  Storing fails closed: whatever is uncertain
+about the run, it is not stored, and the report says why.  Nothing is written to stdout but what the command writes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from taskvault.run.declaration import Declaration, declare
+from taskvault.run.execute import become, execute
+from taskvault.run.reach import PATIENCE_S, Reach
+from taskvault.run.report import Outcome, Report
+from taskvault.run.request import RunRequest
+from tvfs.errors import TaskVaultError
+
+NOTHING_DECLARED = "nothing is declared: name inputs with --input and outputs with --output"
+STDIN_IS_TERMINAL = "--stdin is a terminal, whose content cannot be known beforehand"
+
+
+class Engine:
+    """Carries out one request."""
+
+    def __init__(
+        self, home: Path, request: RunRequest, *, report_file: Path | None = None, patience_s: float | None = None
+    ) -> None:
+        self._home = home
+        self._request = request
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
+        self._report = Report(home, request, report_file)
+
+    def run(self) -> int:
+        """Replay or run the command and return its exit status; raise only for errors of the caller."""
+        declaration = declare(self._request)
+        self._report.declared(declaration)
+        if not (declaration.inputs or declaration.outputs):
+            return self._run_unstored(declaration, NOTHING_DECLARED)
+        if self._request.with_stdin and os.isatty(0):
+            return self._run_unstored(declaration, STDIN_IS_TERMINAL)
+        reach = Reach(self._home, self._patience_s)
+        if not reach.failed:
+            # Loaded while the daemon greets, and not at all where there is none.
+            from taskvault.run import storable
+        try:
+            client = reach.client()
+        except TaskVaultError as exc:
+            return self._run_plainly(declaration, str(exc))
+        run = storable.StorableRun(self._home, self._request, declaration, self._report, patience_s=self._patience_s)
+        try:
+            with client:
+                return run.carry_out(client)
+        except storable.RunPlainly as exc:
+            return self._run_plainly(declaration, exc.reason)
+        except storable.RunUnstored as exc:
+            return self._run_unstored(declaration, exc.reason)
+
+    def _run_plainly(self, declaration: Declaration, reason: str | None) -> int:
+        """Become the command; with a reason, say first that it runs without the vault."""
+        if reason is not None:
+            self._report.say(f"running without the vault: {reason}")
+        return become(self._request.command, declaration.environment)
+
+    def _run_unstored(self, declaration: Declaration, reason: str) -> int:
+        """Run the command on our own streams, and say why nothing is stored."""
+        executed = execute(
+            self._request.command,
+            workdir=self._request.workdir,
+            environment=declaration.environment,
+            stdin=None,
+            capture=False,
+        )
+        self._report.executed(executed, Outcome.NOT_STORED, reason)
+        return executed.exit_code

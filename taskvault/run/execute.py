@@ -1,0 +1,204 @@
+"""Run the command: as it would run without us, with what it writes passed on at once and kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+SPILL_BYTES = 1 << 20
+"""Output up to here is kept in memory, more goes to a temporary file."""
+
+LINGER_S = 0.2
+"""After the command has ended, how long its output may still be silent while somebody else holds it open."""
+
+_READ_BYTES = 64 << 10
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+"""The terminal sends these to the command as well: forwarded only when they did not come from there."""
+
+
+@dataclass(slots=True)
+class Captured:
+    """What a command wrote, and in which order."""
+
+    stdout: IO[bytes] = field(default_factory=lambda: _spool())
+    stderr: IO[bytes] = field(default_factory=lambda: _spool())
+    order: list[tuple[int, int]] = field(default_factory=list)
+    """Runs of bytes as they arrived: (1 for stdout or 2 for stderr, length)."""
+    complete: bool = True
+    """False if a process that the command left behind still held its output when we stopped listening."""
+
+    def add(self, stream: int, part: bytes) -> None:
+        """Keep what arrived."""
+        (self.stdout if stream == 1 else self.stderr).write(part)
+        if self.order and self.order[-1][0] == stream:
+            part_before = self.order[-1][1]
+            self.order[-1] = (stream, part_before + len(part))
+        else:
+            self.order.append((stream, len(part)))
+
+    def close(self) -> None:
+        """Let go of temporary files."""
+        self.stdout.close()
+        self.stderr.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """How a command ended."""
+
+    exit_code: int
+    """As the shell says it: 128 + n if signal n ended it, 127 not found, 126 not startable."""
+    duration_ns: int
+    started: bool
+    captured: Captured | None = None
+
+
+def execute(
+    arguments: Sequence[str],
+    *,
+    workdir: Path,
+    environment: Mapping[str, str],
+    stdin: IO[bytes] | None,
+    capture: bool,
+) -> Executed:
+    """Run a command to its end; what it could not do to start is said on stderr as a shell would.
+
+    With `capture`, stdin is `stdin` or nothing, and stdout and stderr are pipes whose content is passed on; without,
+    all three are the caller's own.
+    """
+    began_ns = time.monotonic_ns()
+    captured = Captured() if capture else None
+    with _signals_forwarded() as forwarding:
+        try:
+            process = subprocess.Popen(
+                list(arguments),
+                cwd=workdir,
+                env=dict(environment),
+                stdin=(stdin or subprocess.DEVNULL) if capture else None,
+                stdout=subprocess.PIPE if capture else None,
+                stderr=subprocess.PIPE if capture else None,
+                bufsize=0,
+            )
+        except OSError as exc:
+            return Executed(_not_started(arguments[0], exc), time.monotonic_ns() - began_ns, False, captured)
+        forwarding.append(process)
+        if captured is not None:
+            _pass_on(process, captured)
+        status = process.wait()
+    exit_code = 128 - status if status < 0 else status
+    return Executed(exit_code, time.monotonic_ns() - began_ns, True, captured)
+
+
+def become(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Replace this process by the command; return the exit status only if it cannot be started."""
+    # What Python changed at its start, a command must not inherit.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(arguments[0], list(arguments), dict(environment))  # noqa: S606  # to become it is the point
+    except OSError as exc:
+        return _not_started(arguments[0], exc)
+
+
+def write_all(descriptor: int, part: bytes) -> None:
+    """Write to one of our own streams; raise `OSError`."""
+    view = memoryview(part)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _spool() -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(SPILL_BYTES)
+
+
+def _pass_on(process: subprocess.Popen[bytes], captured: Captured) -> None:
+    """Copy both pipes to our own streams and to `captured` until they end, or the command has and they are silent."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    open_streams = {1, 2}
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ, 1)
+        selector.register(process.stderr, selectors.EVENT_READ, 2)
+        while selector.get_map():
+            ready = selector.select(LINGER_S)
+            if not ready and process.poll() is not None:
+                captured.complete = False
+                break
+            for key, _ in ready:
+                part = os.read(key.fd, _READ_BYTES)
+                if not part:
+                    selector.unregister(key.fileobj)
+                    continue
+                captured.add(key.data, part)
+                _echo(key.data, part, open_streams, process)
+    process.stdout.close()
+    process.stderr.close()
+
+
+def _echo(stream: int, part: bytes, open_streams: set[int], process: subprocess.Popen[bytes]) -> None:
+    if stream not in open_streams:
+        return
+    try:
+        write_all(stream, part)
+    except BrokenPipeError:
+        # Without us the command would have met the closed pipe itself.
+        open_streams.discard(stream)
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGPIPE)
+    except OSError:
+        open_streams.discard(stream)
+
+
+@contextmanager
+def _signals_forwarded() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """While the body runs, signals are for the command that is put into the list; its end tells us what they did."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if number in _FROM_TERMINAL and _in_foreground():
+            return
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    # An ignored signal (nohup, a background job) stays ignored, also for the command, which inherits that.
+    wanted = [n for n in (*_FORWARDED, *_FROM_TERMINAL) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in wanted}
+    try:
+        yield processes
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _not_started(program: str, exc: OSError) -> int:
+    missing = exc.errno in (errno.ENOENT, errno.ENOTDIR)
+    reason = "command not found" if missing else (exc.strerror or str(exc))
+    with suppress(OSError):
+        os.write(2, os.fsencode(f"tv: {program}: {reason}\n"))
+    return 127 if missing else 126

@@ -1,0 +1,150 @@
+"""What a run made: found by its output patterns, and searched for the path of the root."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskvault.run.patterns import PatternInvalid, PatternSet, Progress
+from tvfs.errors import TaskVaultError
+
+COMPRESSED = (
+    b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh", b"PK\x03\x04", b"\x04\x22\x4d\x18",
+    b"7z\xbc\xaf\x27\x1c",
+)  # fmt: skip
+"""How files begin that cannot be searched: gzip, zstd, xz, bzip2, zip, lz4, 7z."""
+
+_BLOCK_BYTES = 1 << 20
+
+
+class OutputsUnusable(TaskVaultError):
+    """What the run made cannot be stored; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Output:
+    """One thing that a run made: all of a directory, or one file or symlink."""
+
+    path: str
+    """Relative to the root."""
+    is_directory: bool
+
+
+def parse_outputs(texts: Iterable[str]) -> PatternSet:
+    """Return output patterns; raise `PatternInvalid`, also for the root itself, which is never replaced."""
+    patterns = PatternSet(texts)
+    for pattern in patterns.patterns:
+        if not pattern.excludes and all(part is None for part in pattern.parts):
+            raise PatternInvalid(pattern.text, "an output cannot be the whole root; name the directories that are made")
+    return patterns
+
+
+def find_outputs(root: Path, patterns: PatternSet, input_paths: Iterable[str]) -> list[Output]:
+    """Return what the patterns name now, a directory before and instead of what is below it.
+
+    Raise `OutputsUnusable` if a pattern names nothing, a special file, or a directory that also holds inputs.
+    """
+    found: list[Output] = []
+    used: set[int] = set()
+    try:
+        _find_below(root, "", patterns, patterns.start(), found, used)
+    except OSError as exc:
+        raise OutputsUnusable(f"the output {exc.filename!r} cannot be read ({exc.strerror})") from exc
+    for number, pattern in enumerate(patterns.patterns):
+        if not pattern.excludes and number not in used:
+            raise OutputsUnusable(f"the output {pattern.text!r} was not made")
+    directories = tuple(f"{output.path}/" for output in found if output.is_directory)
+    inside = min((path for path in input_paths if path.startswith(directories)), default=None)
+    if inside is not None:
+        raise OutputsUnusable(f"the input {inside!r} lies in an output directory, which a replay would replace")
+    return found
+
+
+def holds_path(paths: Sequence[bytes], root: Path, outputs: Sequence[Output]) -> bool:
+    """Whether a file among the outputs holds one of `paths`, or cannot be searched: the result is right only here."""
+    return any(_file_holds(paths, place) for place in _files(root, outputs))
+
+
+def stream_holds(paths: Sequence[bytes], blocks: Iterable[bytes]) -> bool:
+    """Whether one of `paths` occurs in a content that comes in blocks."""
+    keep = max((len(path) for path in paths), default=1) - 1
+    tail = b""
+    for block in blocks:
+        window = tail + block
+        if any(path in window for path in paths):
+            return True
+        tail = window[-keep:] if keep else b""
+    return False
+
+
+def _find_below(
+    root: Path, path: str, patterns: PatternSet, progress: Progress, found: list[Output], used: set[int]
+) -> None:
+    with os.scandir(root / path) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        child = f"{path}/{entry.name}" if path else entry.name
+        below = patterns.step(progress, entry.name)
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if below.taken:
+            used |= below.taken_by
+        if is_directory and below.taken and not _excludes_below(patterns, below):
+            _check_below(root / child)
+            found.append(Output(child, True))
+        elif is_directory:
+            if patterns.may_have_more(below):
+                _find_below(root, child, patterns, below, found, used)
+        elif below.taken:
+            _check_kind(entry)
+            found.append(Output(child, False))
+
+
+def _excludes_below(patterns: PatternSet, progress: Progress) -> bool:
+    waiting = zip(patterns.patterns, progress.positions, strict=True)
+    return any(pattern.excludes and positions for pattern, positions in waiting)
+
+
+def _check_below(directory: Path) -> None:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _check_below(Path(entry.path))
+            else:
+                _check_kind(entry)
+
+
+def _check_kind(entry: os.DirEntry[str]) -> None:
+    if not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+        raise OutputsUnusable(f"the output {entry.path!r} is neither a file, a directory nor a symbolic link")
+
+
+def _files(root: Path, outputs: Sequence[Output]) -> Iterable[Path]:
+    for output in outputs:
+        place = root / output.path
+        if not output.is_directory:
+            yield place
+            continue
+        for directory, _, names in os.walk(place):
+            yield from (Path(directory, name) for name in names)
+
+
+def _file_holds(paths: Sequence[bytes], place: Path) -> bool:
+    if place.is_symlink():
+        return any(path in os.fsencode(os.readlink(place)) for path in paths)
+    with open(place, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return True
+        start = file.read(_BLOCK_BYTES) or b""
+        if start.startswith(COMPRESSED):
+            return True
+        return stream_holds(paths, _with_rest(start, file.fileno()))
+
+
+def _with_rest(start: bytes, descriptor: int) -> Iterable[bytes]:
+    block = start
+    while block:
+        yield block
+        block = os.read(descriptor, _BLOCK_BYTES)

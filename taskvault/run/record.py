@@ -1,0 +1,137 @@
+"""Store what a run made: outputs, what it wrote, and the result that its key will find."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from taskvault.client import Client
+from taskvault.content_source import content_source
+from taskvault.errors import Refused
+from taskvault.ingest_port import ClientIngestPort
+from taskvault.protocol.messages import SaveEntry, SnapshotRef
+from taskvault.run.as_text import text
+from taskvault.run.execute import Captured, Executed
+from taskvault.run.outputs import Output
+from taskvault.run.plain_tree import PlainTree, PlainTreeBuilder, file_entry
+from taskvault.run.result_format import INLINE_BYTES, MOST_TURNS, ORDER_TYPE
+from taskvault.snapshot_reference import reference
+from taskvault.snapshots import ingest_settings, take_snapshot
+from tvfs.content import reapi
+from tvfs.content.reference import Content
+from tvfs.content.tree_builder import Subdirectory
+from tvfs.content.tree_index import REGULAR, IndexEntry
+from tvfs.digest import Digest
+from tvfs.ingest.ingest import Ingest
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that may be stored."""
+
+    scope: str
+    key: Digest
+    root: Path
+    outputs: Sequence[Output]
+    executed: Executed
+
+
+def store(client: Client, finished: Finished, *, replace: bool) -> None:
+    """Make the run's result durable under its key; raise what the ingest and the owner raise.
+
+    If the same run was stored by somebody else meanwhile, theirs stays, unless `replace`.
+    """
+    captured = finished.executed.captured
+    assert captured is not None, "only a run whose output was kept is stored"
+    snapshot, result = _commit(client, finished, captured)
+    entry = SaveEntry(
+        scope=finished.scope,
+        key=finished.key.hex,
+        kind="run",
+        snapshot=snapshot,
+        replace=replace,
+        result=result,
+        cost_ns=finished.executed.duration_ns,
+    )
+    try:
+        client.call(entry)
+    except Refused as exc:
+        if exc.kind != "KeyExists":
+            raise
+
+
+def _commit(client: Client, finished: Finished, captured: Captured) -> tuple[SnapshotRef, bytes]:
+    paths = [output.path for output in finished.outputs]
+    live = take_snapshot(client, finished.root, paths) if paths else None
+    settings = ingest_settings(client.welcome)
+    with content_source(client) as source, Ingest(ClientIngestPort(client), settings) as ingest:
+        builder = PlainTreeBuilder(source, ingest)
+        streams = [_add_stream(ingest, captured.stdout), _add_stream(ingest, captured.stderr)]
+        made = (
+            builder.rebuild(live.index, [os.fsencode(path) for path in paths])
+            if live
+            else PlainTree(builder.build([], []), {})
+        )
+        files = [file_entry(b"stdout", streams[0]), file_entry(b"stderr", streams[1])]
+        root = builder.build(files, [(b"outputs", made.root)])
+        ingest.finish()
+        digests = [ingest.digest(content) for content in streams]
+    result = _action_result(made, digests, captured)
+    return reference(root.snapshot), result
+
+
+def _add_stream(ingest: Ingest, stream: IO[bytes]) -> Content:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return ingest.add_stream(stream.read, size)
+
+
+def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Captured) -> bytes:
+    result = reapi.ActionResult(exit_code=0, stdout_digest=_digest(streams[0]), stderr_digest=_digest(streams[1]))
+    result.stdout_raw = _whole_if_short(captured.stdout, streams[0].size)
+    result.stderr_raw = _whole_if_short(captured.stderr, streams[1].size)
+    function = streams[0].function
+    for path, found in sorted(made.entries.items()):
+        name = text(os.fsdecode(path))
+        if isinstance(found, Subdirectory):
+            digest = _digest(found.snapshot.tree)
+            result.output_directories.add(path=name, root_directory_digest=digest)
+        elif found.kind == REGULAR:
+            result.output_files.add(
+                path=name, digest=_file_digest(found, function), is_executable=bool(found.mode & 0o111)
+            )
+        else:
+            result.output_symlinks.add(path=name, target=text(os.fsdecode(found.target)))
+    if all(stream.size for stream in streams) and len(captured.order) <= MOST_TURNS:
+        order = result.execution_metadata.auxiliary_metadata.add()
+        order.type_url, order.value = ORDER_TYPE, msgspec.msgpack.encode(captured.order)
+    return reapi.serialise(result)
+
+
+def _whole_if_short(stream: IO[bytes], size: int) -> bytes:
+    if size > INLINE_BYTES:
+        return b""
+    stream.seek(0)
+    return stream.read(size)
+
+
+def _digest(digest: Digest) -> reapi.ReapiMessage:
+    return reapi.Digest(hash=digest.hex, size_bytes=digest.size)
+
+
+def _file_digest(entry: IndexEntry, function: str) -> reapi.ReapiMessage:
+    if entry.size:
+        return reapi.Digest(hash=entry.content_hash.hex(), size_bytes=entry.size)
+    return reapi.Digest(hash=empty_hash(function).hex(), size_bytes=0)
+
+
+def empty_hash(function: str) -> bytes:
+    """Return the hash of no bytes: an index row has no hash for an empty file, a result must."""
+    from tvfs.plugin_api import PluginRegistry
+
+    return PluginRegistry().hash_function(function).digest(b"")

@@ -1,0 +1,178 @@
+"""Give back what a stored run made, as if it had just been made: outputs, standard output and error, exit status."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from taskvault.client import Client
+from taskvault.content_source import content_source
+from taskvault.mounted import MountedTree, exchange
+from taskvault.protocol.messages import Entry, SnapshotRef
+from taskvault.run.coarse_clock import coarse_now_ns
+from taskvault.run.execute import write_all
+from taskvault.run.outputs import Output
+from taskvault.run.result_format import ORDER_TYPE
+from taskvault.snapshot_reference import dereference
+from tvfs.content import reapi
+from tvfs.content.names import unescape
+from tvfs.digest import Digest
+from tvfs.errors import TaskVaultError
+from tvfs.ingest.materialise import materialise
+
+USUAL_UMASK = 0o022
+"""What is attached or copied has the permissions that this umask leaves."""
+
+
+class ResultUnusable(TaskVaultError):
+    """A stored result cannot be given back here; the message says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The stored result cannot be used: {reason}.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A run's result, read."""
+
+    snapshot: SnapshotRef
+    outputs: tuple[Output, ...]
+    exit_code: int
+    streams: tuple[bytes | Digest, bytes | Digest]
+    """Standard output and error, or where they are."""
+    order: tuple[tuple[int, int], ...]
+    """Runs of bytes as they were written: (1 for stdout or 2 for stderr, length); empty if only one was written."""
+
+
+def read_result(entry: Entry, function: str) -> StoredResult:
+    """Return what an entry says; raise `ResultUnusable`."""
+    if entry.kind != "run" or entry.snapshot is None:
+        raise ResultUnusable(f"the entry is a {entry.kind} one")
+    result = reapi.ActionResult()
+    try:
+        result.ParseFromString(entry.result)
+        outputs = [Output(_path(o.path), True) for o in result.output_directories]
+        outputs += [Output(_path(o.path), False) for o in (*result.output_files, *result.output_symlinks)]
+        order = _order(result)
+    except (ValueError, TaskVaultError, msgspec.MsgspecError) as exc:
+        raise ResultUnusable(f"it cannot be read ({exc})") from exc
+    streams = (
+        _stream(result.stdout_raw, result.stdout_digest, function),
+        _stream(result.stderr_raw, result.stderr_digest, function),
+    )
+    return StoredResult(entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order)
+
+
+def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> None:
+    """Put the outputs in place, then write what was written; raise before anything is written.
+
+    Under the mount outputs are attached, elsewhere they are copied.  All of them get one time, now: nothing that was
+    made is older than its inputs or than anything else that was made.  A directory is replaced whole, in one step.
+    """
+    streams = [_fetched(client, stream) for stream in result.streams]
+    if result.outputs:
+        with _prepared(client, result.snapshot, root) as place:
+            if umask != USUAL_UMASK:
+                _apply_umask(place, umask)
+            for output in result.outputs:
+                _publish(place, root, output)
+    for stream, part in _in_order(streams, result.order):
+        with suppress(OSError):  # whoever read it has gone, as it may have for the command
+            write_all(stream, part)
+
+
+@contextmanager
+def _prepared(client: Client, snapshot: SnapshotRef, root: Path) -> Iterator[Path]:
+    """Yield a directory with fresh outputs, on the file system of the root; what is left of it goes."""
+    tree = MountedTree.of(client)
+    if tree is not None and root.is_relative_to(tree.mount):
+        with tree.attached(snapshot, "outputs") as place:
+            yield place
+        return
+    place = root / f".taskvault-replay-{secrets.token_hex(8)}"
+    try:
+        with content_source(client) as source:
+            materialise(source, dereference(snapshot), os.fsencode(place), subpath=b"outputs")
+        _give_one_time(place)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _publish(place: Path, root: Path, output: Output) -> None:
+    source, target = place / output.path, root / output.path
+    if not Path(os.path.realpath(target.parent)).is_relative_to(root):
+        raise ResultUnusable(f"{output.path!r} would be written through a symbolic link, outside of the root")
+    try:
+        existing = os.lstat(target).st_mode
+    except FileNotFoundError:
+        os.makedirs(target.parent, exist_ok=True)
+        os.rename(source, target)
+        return
+    if output.is_directory or stat.S_ISDIR(existing):
+        exchange(source, target)
+    else:
+        os.rename(source, target)
+
+
+def _give_one_time(place: Path) -> None:
+    now_ns = coarse_now_ns()
+    for path in _below(place):
+        os.utime(path, ns=(now_ns, now_ns), follow_symlinks=False)
+
+
+def _apply_umask(place: Path, umask: int) -> None:
+    for path in _below(place):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISLNK(mode):
+            os.chmod(path, (0o777 if mode & 0o111 else 0o666) & ~umask)
+
+
+def _below(place: Path) -> Iterator[Path]:
+    for directory, directories, files in os.walk(place):
+        yield from (Path(directory, name) for name in (*directories, *files))
+
+
+def _path(written: str) -> str:
+    path = os.fsdecode(unescape(written))
+    if not path or path.startswith("/") or any(name in ("", ".", "..") for name in path.split("/")):
+        raise ResultUnusable(f"{path!r} is no path below the root")
+    return path
+
+
+def _stream(raw: bytes, digest: reapi.ReapiMessage, function: str) -> bytes | Digest:
+    if len(raw) == digest.size_bytes:
+        return raw
+    return Digest(function, bytes.fromhex(digest.hash), digest.size_bytes)
+
+
+def _fetched(client: Client, stream: bytes | Digest) -> bytes:
+    if isinstance(stream, bytes):
+        return stream
+    with content_source(client) as source:
+        return source.blob(stream)
+
+
+def _order(result: reapi.ReapiMessage) -> tuple[tuple[int, int], ...]:
+    for extra in result.execution_metadata.auxiliary_metadata:
+        if extra.type_url == ORDER_TYPE:
+            return tuple(msgspec.msgpack.decode(extra.value, type=list[tuple[int, int]]))
+    return ()
+
+
+def _in_order(streams: Sequence[bytes], order: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    at = [0, 0]
+    for stream, length in order:
+        if stream in (1, 2):
+            yield stream, streams[stream - 1][at[stream - 1] : at[stream - 1] + length]
+            at[stream - 1] += length
+    for stream in (1, 2):
+        yield stream, streams[stream - 1][at[stream - 1] :]

@@ -1,0 +1,130 @@
+"""What is said of a run: one line on stderr, a record in the history, and a JSON file if one was asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskvault.client import Client
+from taskvault.protocol.messages import RecordRun, RunRecord
+from taskvault.run.as_text import text
+from taskvault.run.declaration import Declaration
+from taskvault.run.execute import Executed
+from taskvault.run.request import RunRequest
+from tvfs.errors import TaskVaultError
+
+if TYPE_CHECKING:
+    from taskvault.protocol.messages import Entry
+    from taskvault.run.preparation import Prepared
+
+RECORD_TIMEOUT_S = 1.0
+"""History is worth no more: the command is done."""
+
+
+class Outcome(StrEnum):
+    """What became of a run; the values are stored."""
+
+    HIT = "hit"
+    STORED = "stored"
+    NOT_STORED = "not stored"
+    FAILED = "failed"
+    """The command itself failed, and was not stored for that."""
+
+
+class Report:
+    """Collects what is known of one run, and tells it at the end."""
+
+    def __init__(self, home: Path, request: RunRequest, file: Path | None) -> None:
+        self._home = home
+        self._request = request
+        self._file = file
+        self._started_ns = time.time_ns()
+        self._declaration: Declaration | None = None
+        self._prepared: Prepared | None = None
+        self.key = ""
+
+    def declared(self, declaration: Declaration) -> None:
+        """The request was understood."""
+        self._declaration = declaration
+
+    def prepared(self, prepared: Prepared) -> None:
+        """The key is known."""
+        self._prepared = prepared
+        self.key = prepared.key.hex
+
+    def say(self, sentence: str) -> None:
+        """Write one line to stderr, unless quiet."""
+        if not self._request.quiet:
+            with suppress(OSError):
+                os.write(2, os.fsencode(f"tv: {' '.join(sentence.split())}\n"))
+
+    def hit(self, entry: Entry, *, exit_code: int, duration_ns: int) -> None:
+        """A stored result was given back, which took `duration_ns`."""
+        self.key = entry.key
+        saved_ns = max(entry.cost_ns - duration_ns, 0)
+        self._finish(self._record(Outcome.HIT, "", exit_code, duration_ns, saved_ns))
+
+    def executed(self, executed: Executed, outcome: Outcome, reason: str) -> None:
+        """The command has run; one that could not be started has been reported already."""
+        if executed.captured is not None:
+            executed.captured.close()
+        if executed.started:
+            self._finish(self._record(outcome, reason, executed.exit_code, executed.duration_ns, 0))
+
+    def _finish(self, record: RunRecord) -> None:
+        """Record the run and report it; trouble with either changes nothing."""
+        with suppress(TaskVaultError, OSError), Client.connect(self._home, timeout_s=RECORD_TIMEOUT_S) as client:
+            record = client.call(RecordRun(record), timeout_s=RECORD_TIMEOUT_S).record
+        self.say(line(record))
+        if self._file is not None:
+            self._write_file(record)
+
+    def _record(self, outcome: Outcome, reason: str, exit_code: int, duration_ns: int, saved_ns: int) -> RunRecord:
+        place = self._declaration.place if self._declaration else None
+        prepared = self._prepared
+        return RunRecord(
+            run="",
+            started_ns=self._started_ns,
+            duration_ns=duration_ns,
+            command=[text(argument) for argument in self._request.command],
+            root=text(str(place.root)) if place else "",
+            workdir=text(place.workdir) if place else "",
+            scope=self._request.scope,
+            key=self.key,
+            outcome=outcome.value,
+            reason=text(reason),
+            exit_code=exit_code,
+            saved_ns=saved_ns,
+            inputs=prepared.described_inputs() if prepared else {},
+            environment={text(n): text(v) for n, v in prepared.run_key.environment.items()} if prepared else {},
+            facts=prepared.facts() if prepared else {},
+        )
+
+    def _write_file(self, record: RunRecord) -> None:
+        left_out = ("inputs", "environment", "facts")
+        value = {name: getattr(record, name) for name in record.__struct_fields__ if name not in left_out}
+        try:
+            assert self._file is not None
+            self._file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        except OSError as exc:
+            self.say(f"the report could not be written: {exc.strerror}")
+
+
+def line(record: RunRecord) -> str:
+    """Return the one-line report of a run."""
+    if record.outcome == Outcome.HIT:
+        name = f" (run {record.run})" if record.run else ""
+        return f"hit{name} saved {_seconds(record.saved_ns)}"
+    ran = f"ran {_seconds(record.duration_ns)}"
+    if record.outcome == Outcome.STORED:
+        return f"{ran}, stored"
+    return f"{ran}, not stored: {record.reason}".removesuffix(".")
+
+
+def _seconds(duration_ns: int) -> str:
+    return f"{duration_ns / 1e9:.1f} s" if duration_ns >= 100_000_000 else f"{duration_ns / 1e6:.0f} ms"

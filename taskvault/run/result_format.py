@@ -1,0 +1,12 @@
+"""What a stored result holds beyond the fields whose meaning the Remote Execution API gives."""
+
+from __future__ import annotations
+
+INLINE_BYTES = 4096
+"""Standard output up to here is in the result itself too, so that a hit need not read a blob."""
+
+ORDER_TYPE = "taskvault/output-order"
+"""Type of the metadata that says in which order stdout and stderr were written: msgpack [[stream, length], …]."""
+
+MOST_TURNS = 10_000
+"""Longer records of who wrote when are dropped; then all of stdout is replayed before all of stderr."""

@@ -1,0 +1,195 @@
+"""A run whose result may be stored: looked up, replayed, or executed, watched and stored."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from taskvault.client import Client
+from taskvault.errors import DaemonUnreachable, DaemonWedged
+from taskvault.protocol.messages import Entry, GetEntry
+from taskvault.run.declaration import Declaration
+from taskvault.run.execute import Captured, Executed, execute
+from taskvault.run.input_tree import changed_since
+from taskvault.run.inputs import InputsUnusable
+from taskvault.run.outputs import Output, find_outputs, holds_path, stream_holds
+from taskvault.run.preparation import Prepared, prepare
+from taskvault.run.replay import read_result, replay
+from taskvault.run.report import Outcome, Report
+from taskvault.run.request import Mode, RunRequest
+from taskvault.run.toolchain import ProgramMissing
+from tvfs.errors import TaskVaultError
+from tvfs.plugin_api import HashFunction, PluginRegistry
+
+STORE_TIMEOUT_S = 5.0
+"""Connecting again after the run, when the command's work is at stake."""
+
+_READ_BYTES = 1 << 20
+
+
+class RunPlainly(Exception):
+    """The vault cannot be used after all: the command is to run without it."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RunUnstored(Exception):
+    """What counts cannot be known: the command is to run, and nothing to be stored."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class StorableRun:
+    """Carries out one declared run."""
+
+    def __init__(
+        self, home: Path, request: RunRequest, declaration: Declaration, report: Report, *, patience_s: float
+    ) -> None:
+        self._home = home
+        self._request = request
+        self._declaration = declaration
+        self._root = declaration.place.root
+        self._report = report
+        self._patience_s = patience_s
+
+    def carry_out(self, client: Client) -> int:
+        """Return the exit status; raise `RunPlainly` or `RunUnstored` before the command was started."""
+        hash_function, prepared = self._prepare(client)
+        self._report.prepared(prepared)
+        found = None
+        if self._request.mode is Mode.NORMAL:
+            found = self._look_up(client, prepared)
+        if found is not None:
+            status = self._replay(client, found, prepared)
+            if status is not None:
+                return status
+        client.close()
+        # What was found but could not be given back is worse than nothing: replaced.
+        replace = found is not None or self._request.mode is Mode.REFRESH
+        return self._execute(prepared, hash_function, replace=replace)
+
+    def _prepare(self, client: Client) -> tuple[HashFunction, Prepared]:
+        try:
+            hash_function = PluginRegistry().hash_function(client.welcome.hash)
+            with ThreadPoolExecutor(max(4, os.cpu_count() or 1)) as executor:
+                return hash_function, prepare(self._request, self._declaration, hash_function, executor)
+        except ProgramMissing as exc:
+            raise RunPlainly(None) from exc
+        except InputsUnusable as exc:
+            raise RunUnstored(str(exc)) from exc
+        except (TaskVaultError, OSError) as exc:
+            raise RunUnstored(f"the inputs cannot be read ({exc})") from exc
+
+    def _look_up(self, client: Client, prepared: Prepared) -> Entry | None:
+        try:
+            return self._find(client, prepared, timeout_s=self._patience_s)
+        except (DaemonUnreachable, DaemonWedged) as exc:
+            raise RunPlainly(str(exc)) from exc
+        except TaskVaultError as exc:
+            raise RunUnstored(str(exc)) from exc
+
+    def _find(self, client: Client, prepared: Prepared, *, timeout_s: float) -> Entry | None:
+        for key in (prepared.key, prepared.bound_key):
+            request = GetEntry(self._request.scope, key.hex, count_use=True)
+            entry = client.call(request, timeout_s=timeout_s).entry
+            if entry is not None:
+                return entry
+        return None
+
+    def _replay(self, client: Client, entry: Entry, prepared: Prepared) -> int | None:
+        """Return the exit status, or None if the command must run after all."""
+        began_ns = time.monotonic_ns()
+        try:
+            result = read_result(entry, client.welcome.hash)
+            replay(client, result, self._root, umask=prepared.umask)
+        except (TaskVaultError, OSError) as exc:
+            self._report.say(f"running again: {exc}")
+            return None
+        took_ns = time.monotonic_ns() - began_ns
+        self._report.hit(entry, exit_code=result.exit_code, duration_ns=took_ns)
+        return result.exit_code
+
+    def _execute(self, prepared: Prepared, hash_function: HashFunction, *, replace: bool) -> int:
+        executed = execute(
+            self._request.command,
+            workdir=self._request.workdir,
+            environment=self._declaration.environment,
+            stdin=prepared.stdin,
+            capture=True,
+        )
+        if executed.exit_code:
+            self._report.executed(executed, Outcome.FAILED, f"exit status {executed.exit_code}")
+            return executed.exit_code
+        if self._request.mode is Mode.CHECK:
+            return self._check(executed, prepared, hash_function)
+        reason = self._why_not_stored(executed, prepared, hash_function, replace=replace)
+        self._report.executed(executed, Outcome.NOT_STORED if reason else Outcome.STORED, reason or "")
+        return executed.exit_code
+
+    def _why_not_stored(
+        self, executed: Executed, prepared: Prepared, hash_function: HashFunction, *, replace: bool
+    ) -> str | None:
+        """Store the result; return why not, or None if it was."""
+        # Imported here, as in `_check`: a hit needs nothing of it.
+        from taskvault.run.record import Finished, store
+
+        captured = executed.captured
+        assert captured is not None, "a storable run is captured"
+        if not self._request.store:
+            return "storing was turned off"
+        if not captured.complete:
+            return "a process that the command left behind still held its output"
+        try:
+            outputs = self._made(prepared, hash_function)
+            key = prepared.bound_key if self._names_root(captured, outputs) else prepared.key
+            with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
+                store(client, Finished(self._request.scope, key, self._root, outputs, executed), replace=replace)
+        except (TaskVaultError, OSError) as exc:
+            return str(exc)
+        self._report.key = key.hex
+        return None
+
+    def _made(self, prepared: Prepared, hash_function: HashFunction) -> list[Output]:
+        """Return the outputs; raise `OutputsUnusable` or `InputsUnusable` if the result cannot be trusted."""
+        declaration, found = self._declaration, prepared.found
+        changed = changed_since(found, self._root, declaration.inputs, declaration.outputs, hash_function)
+        if changed is not None:
+            raise InputsUnusable(f"the input {changed} changed while the command ran")
+        input_paths = [*(file.path for file in found.files), *found.symlinks]
+        return find_outputs(self._root, declaration.outputs, input_paths) if declaration.outputs else []
+
+    def _names_root(self, captured: Captured, outputs: Sequence[Output]) -> bool:
+        """Whether the result holds the absolute path of its root, and so is right only there."""
+        # The shell's idea of where it is may go through symlinks.
+        paths = {os.fsencode(self._root), os.fsencode(self._request.environment.get("PWD", ""))}
+        wanted = sorted(path for path in paths if len(path) > 1)
+        for stream in (captured.stdout, captured.stderr):
+            stream.seek(0)
+            if stream_holds(wanted, iter(partial(stream.read, _READ_BYTES), b"")):
+                return True
+        return holds_path(wanted, self._root, outputs)
+
+    def _check(self, executed: Executed, prepared: Prepared, hash_function: HashFunction) -> int:
+        """Compare with what is stored; return 0 if it is the same, else 1."""
+        from taskvault.run.compare import difference
+
+        try:
+            outputs = self._made(prepared, hash_function)
+            with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
+                entry = self._find(client, prepared, timeout_s=STORE_TIMEOUT_S)
+                if entry is None:
+                    reason: str | None = "nothing is stored to compare with"
+                else:
+                    reason = difference(client, entry, self._root, outputs, executed)
+        except (TaskVaultError, OSError) as exc:
+            reason = str(exc)
+        self._report.executed(executed, Outcome.NOT_STORED, f"check: {reason or 'the same as is stored'}")
+        return 1 if reason else 0

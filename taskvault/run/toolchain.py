@@ -1,0 +1,177 @@
+"""Which programs a command is carried out by, and their content: a changed compiler is a miss.
+
+Covered: the program itself; the interpreter of a script, also through `env`; for the tools in the tables below the
+programs that they drive, found the way they would find them.  Not covered: shared libraries, system headers, and what a
+script starts by itself (docs/design/task-key.md says how to declare those).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvfs.digest import Digest
+from tvfs.errors import TaskVaultError
+
+BUILD_TOOLS = ("sh", "cc", "c++", "gcc", "g++", "clang", "clang++", "cpp", "as", "ld", "ar", "ranlib")
+"""What a makefile or a shell script that builds something most often starts."""
+
+DRIVES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("make", "gmake", "bmake", "ninja", "samu", "sh", "bash", "dash", "zsh", "ksh"), BUILD_TOOLS),
+    "cmake": (*BUILD_TOOLS, "make", "ninja"),
+    "meson": (*BUILD_TOOLS, "ninja"),
+    "cargo": ("rustc", "cc", "ld"),
+    "rustc": ("cc", "ld"),
+}
+"""Program to the programs that it starts, looked up in PATH; those that are not installed are left out."""
+
+WRAPPERS = frozenset({"env", "nice", "ionice", "nohup", "setsid", "stdbuf", "taskset", "time", "timeout", "xargs"})
+"""Programs that start what their arguments name: each argument that is a program in PATH counts."""
+
+COMPILER = re.compile(r"^(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|cpp)(?:-[\d.]+)?$")
+"""Compiler drivers, also with a target before and a version behind, as in `x86_64-linux-gnu-gcc-12`."""
+
+COMPILER_PARTS = ("cc1", "cc1plus", "collect2", "as", "ld")
+"""What a compiler driver starts; it is asked where, with `-print-prog-name`."""
+
+CHOICES = ("CC", "CXX", "CPP", "LD", "AR", "AS", "RANLIB")
+"""Variables that choose a program, in the environment or as `NAME=VALUE` arguments."""
+
+_SCRIPT_DEPTH = 4
+_ASK_TIMEOUT_S = 5.0
+
+
+class ProgramMissing(TaskVaultError):
+    """The command's program is not there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r}: no such program in PATH.")
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where programs are looked for."""
+
+    environment: Mapping[str, str]
+    workdir: Path
+
+
+def find_program(name: str, surroundings: Surroundings) -> Path | None:
+    """Return the file that the shell would start for `name`, or None."""
+    if "/" in name:
+        path = surroundings.workdir / name
+        return path if _is_program(path) else None
+    for directory in os.get_exec_path(dict(surroundings.environment)):
+        path = surroundings.workdir / directory / name
+        if _is_program(path):
+            return path
+    return None
+
+
+def toolchain_of(
+    arguments: Sequence[str],
+    surroundings: Surroundings,
+    *,
+    digest_of: Callable[[Path], Digest],
+    executor: Executor,
+) -> dict[str, str]:
+    """Return path to digest of every program that counts; raise `ProgramMissing`, or `OSError` for one not readable."""
+    program = find_program(arguments[0], surroundings)
+    if program is None:
+        raise ProgramMissing(arguments[0])
+    found = {Path(os.path.realpath(path)) for path in _programs(program, arguments, surroundings)}
+    compilers = sorted(path for path in found if COMPILER.match(path.name))
+    for parts in executor.map(lambda compiler: _parts_of(compiler, surroundings), compilers):
+        found.update(parts)
+    ordered = sorted(found)
+    return {str(path): str(digest) for path, digest in zip(ordered, executor.map(digest_of, ordered), strict=True)}
+
+
+def _programs(program: Path, arguments: Sequence[str], surroundings: Surroundings) -> Iterator[Path]:
+    yield from _with_interpreters(program, surroundings)
+    named = {program.name, Path(os.path.realpath(program)).name}
+    wanted: list[str] = [tool for name in sorted(named) for tool in DRIVES.get(name, ())]
+    if named & WRAPPERS:
+        wanted += [word for word in arguments[1:] if word]
+        wanted += [tool for word in arguments[1:] for tool in DRIVES.get(os.path.basename(word), ())]
+    if wanted:
+        wanted += _chosen(arguments[1:], surroundings.environment)
+    for name in dict.fromkeys(wanted):
+        path = find_program(name, surroundings)
+        if path is not None:
+            yield from _with_interpreters(path, surroundings)
+
+
+def _chosen(arguments: Iterable[str], environment: Mapping[str, str]) -> list[str]:
+    values = [environment[name] for name in CHOICES if environment.get(name)]
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and value and name in CHOICES:
+            values.append(value)
+    return [word for value in values for word in value.split()]
+
+
+def _with_interpreters(program: Path, surroundings: Surroundings) -> Iterator[Path]:
+    path: Path | None = program
+    for _ in range(_SCRIPT_DEPTH):
+        if path is None:
+            return
+        yield path
+        words = _shebang(path)
+        if not words:
+            return
+        interpreter = Path(words[0])
+        if interpreter.name == "env":
+            yield interpreter
+            # `env -S name`, `env VARIABLE=value name`: the first plain word is the interpreter.
+            name = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), None)
+            path = find_program(name, surroundings) if name else None
+        else:
+            path = interpreter if _is_program(interpreter) else None
+
+
+def _shebang(path: Path) -> list[str]:
+    with open(path, "rb") as file:
+        start = file.read(256)
+    if not start.startswith(b"#!"):
+        return []
+    return os.fsdecode(start[2:].split(b"\n", 1)[0]).split()
+
+
+def _parts_of(compiler: Path, surroundings: Surroundings) -> list[Path]:
+    asked = []
+    for part in COMPILER_PARTS:
+        with suppress(OSError):
+            process = subprocess.Popen(
+                [str(compiler), f"-print-prog-name={part}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=dict(surroundings.environment),
+                cwd=surroundings.workdir,
+            )
+            asked.append(process)
+    found = []
+    for process in asked:
+        try:
+            answer, _ = process.communicate(timeout=_ASK_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            continue
+        name = os.fsdecode(answer).strip()
+        path = find_program(name, surroundings) if name else None
+        if path is not None:
+            found.append(Path(os.path.realpath(path)))
+    return found
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)

@@ -1,0 +1,116 @@
+"""One vault with its daemon and mount for all tests here; each test works in directories of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Vault:
+    """A home, and `tv` for it."""
+
+    home: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def mount(self) -> Path:
+        return self.home / "mnt"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        keep = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        ours = {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}",
+            "TASKVAULT_HOME": str(self.home),
+            # The machine that runs the tests may be busy with others of them.
+            "TASKVAULT_PATIENCE_S": "20",
+        }
+        return {**keep, **ours, **self.variables, **more}
+
+    def start(self, *arguments: str | bytes, cwd: Path | None = None, **more: Any) -> subprocess.Popen[bytes]:
+        env = self.environment(**more.pop("env", {}))
+        command: Sequence[str | bytes] = [sys.executable, "-m", "taskvault", *arguments]
+        return subprocess.Popen(
+            command, cwd=cwd or self.home.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
+        )
+
+    def tv(
+        self,
+        *arguments: str | bytes,
+        cwd: Path | None = None,
+        exit_code: int = 0,
+        stdin: bytes | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Said:
+        """Run a command to its end; it must have this exit status, and never show a traceback."""
+        process = self.start(
+            *arguments, cwd=cwd, env=env or {}, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        )
+        out, err = process.communicate(stdin, timeout=COMMAND_TIMEOUT_S)
+        said = Said(os.fsdecode(out), os.fsdecode(err))
+        assert "Traceback" not in said.err, said.err
+        assert process.returncode == exit_code, f"exit status {process.returncode}: {said.err}{said.out}"
+        return said
+
+    def json(self, *arguments: str, cwd: Path | None = None) -> Any:
+        return json.loads(self.tv(*arguments, "--json", cwd=cwd).out)
+
+    @property
+    def pid(self) -> int:
+        return int(self.json("status")["pid"])
+
+
+@dataclass
+class Said:
+    out: str
+    err: str
+
+
+def clean_up(vault: Vault, pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    if any(line.split()[4] == str(vault.mount) for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        subprocess.run(["umount", "-l", str(vault.mount)], check=False)
+
+
+@pytest.fixture(scope="session")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """A vault that is up and mounted; tests leave it up."""
+    made = Vault(tmp_path_factory.mktemp("vault") / "home")
+    made.tv("init", "--size", "1G")
+    made.tv("up")
+    pid = made.pid
+    yield made
+    made.tv("down")
+    clean_up(made, pid)
+
+
+@pytest.fixture
+def work(vault: Vault, request: pytest.FixtureRequest) -> Path:
+    """A directory of the test's own under the mount."""
+    directory = vault.mount / "work" / request.node.name.replace("/", "_")[:200]
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture(params=["mount", "disk"])
+def place(request: pytest.FixtureRequest, vault: Vault, tmp_path: Path) -> Path:
+    """A directory of the test's own: once under the mount, once outside."""
+    if request.param == "disk":
+        return tmp_path
+    directory: Path = vault.mount / "work" / str(request.node.name).replace("/", "_")[:200]
+    directory.mkdir()
+    return directory
