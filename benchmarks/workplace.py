@@ -74,10 +74,7 @@ def processes_of(home: Path) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if os.fsencode(home) in words and b"taskvault" in b"".join(words) + b"taskvault" * (
-                    b"tvd" in b"".join(words)
-                ):
+                if os.fsencode(home) in (entry / "cmdline").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
     return found
 

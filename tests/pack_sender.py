@@ -15,7 +15,7 @@ class PackSender:
     def __init__(self, vault: Vault, holder: str, reserve_bytes: int = 1 << 20) -> None:
         self.vault = vault
         self.holder = holder
-        grant = vault.grants.grant(holder, reserve_bytes)
+        grant = vault.grants.grant_blocking(holder, reserve_bytes)
         self.number = grant.number
         self.writer = PackWriter(grant.descriptor, grant.number, vault.superblock.uuid)
 

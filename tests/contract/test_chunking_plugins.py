@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 
 import pytest
 from tvplugins.chunking import fastcdc, fixed
@@ -25,6 +26,9 @@ class TestFastCdc(ChunkingContract):
     def make_chunker(self) -> Chunker:
         return fastcdc.make({})
 
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        return fastcdc.make(parameters)
+
 
 class TestFastCdcWithASeed(ChunkingContract):
     # fmt: off
@@ -36,6 +40,9 @@ class TestFastCdcWithASeed(ChunkingContract):
 
     def make_chunker(self) -> Chunker:
         return fastcdc.make({"seed": 7})
+
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        return fastcdc.make(parameters)
 
 
 class TestFastCdcOfOddLengths(ChunkingContract):
@@ -51,12 +58,18 @@ class TestFastCdcOfOddLengths(ChunkingContract):
     def make_chunker(self) -> Chunker:
         return fastcdc.make({"min_bytes": 333, "avg_bytes": 1001, "max_bytes": 5003})
 
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        return fastcdc.make(parameters)
+
 
 class TestFixed(ChunkingContract):
     golden = [128 * KIB] * 16
 
     def make_chunker(self) -> Chunker:
         return fixed.make({})
+
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        return fixed.make(parameters)
 
 
 def test_the_golden_content_is_what_it_was() -> None:

@@ -224,6 +224,11 @@ def test_runs_are_remembered_latest_first(shared_daemon: Any, shared_snapshot: m
         assert [run.run for run in client.call(m.FindRuns(command=["make", "1"], limit=2)).runs] == [runs[5], runs[3]]
         assert client.call(m.FindRuns(run=runs[2])).runs == [kept[2].record]
         assert client.call(m.FindRuns(root="/elsewhere")).runs == []
+        told = client.call(
+            m.RecordRun(m.RunRecord("", 9, 2, ["make"], "/", ".", "main", "", "hit", "", 0, inputs={"a": "b"}))
+        )
+        assert client.call(m.FindRuns(run=told.record.run)).runs == [told.record]
+        assert client.call(m.FindRuns(run=told.record.run, brief=True)).runs[0].inputs == {}
         for unknown in ("0", "999999", "x", "-1", "9" * 30):
             assert client.call(m.FindRuns(run=unknown)).runs == []
 

@@ -85,6 +85,27 @@ async def test_a_flipped_bit_is_found_quarantined_and_healed(
         assert await read_all(vault, stored) == set()
 
 
+async def test_damage_that_nobody_has_read_yet_is_healed_with_what_was_found(
+    vault_home: Path, registry: PluginRegistry
+) -> None:
+    async with open_vault(vault_home, registry) as vault:
+        stored = await store(vault)
+        # One in a header, the others in payloads.
+        places = [offset_of(vault, list(stored)[number]) + at for number, at in ((1, 60), (4, 30), (6, 60))]
+    with (vault_home / "packs" / f"{1:016x}.pack").open("r+b") as pack:
+        for place in places:
+            pack.seek(place)
+            byte = pack.read(1)[0]
+            pack.seek(place)
+            pack.write(bytes([byte ^ 1]))
+    async with open_vault(vault_home, registry) as vault:
+        with pytest.raises(ChunkDamaged):
+            await vault.chunks.get(list(stored)[4])
+        await heal(vault, stored)
+        assert [record.action for record in vault.audit.latest(9)] == ["quarantine"] * 3
+        assert await vault.committer.find_missing(list(stored), "client") == []
+
+
 async def test_a_truncated_pack_loses_its_end_only_and_is_healed(vault_home: Path, registry: PluginRegistry) -> None:
     async with open_vault(vault_home, registry) as vault:
         stored = await store(vault)
@@ -107,4 +128,14 @@ async def test_a_pack_that_is_gone_is_reported_and_healed(vault_home: Path, regi
     async with open_vault(vault_home, registry) as vault:
         assert vault.recovery.missing_packs == [1]
         assert await read_all(vault, stored) == set(stored)
+        await heal(vault, stored)
+
+
+async def test_what_a_start_found_gone_is_healed_by_storing_it_again(
+    vault_home: Path, registry: PluginRegistry
+) -> None:
+    async with open_vault(vault_home, registry) as vault:
+        stored = await store(vault)
+    (vault_home / "packs" / f"{1:016x}.pack").unlink()
+    async with open_vault(vault_home, registry) as vault:
         await heal(vault, stored)

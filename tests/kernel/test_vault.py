@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,6 +102,49 @@ def test_a_full_vault_tells_whoever_syncs_and_works_on(serve: Serve, home: tuple
     descriptor = os.open(server.work / "again", os.O_CREAT | os.O_WRONLY)
     write_random_and_sync(descriptor, 4)
     os.close(descriptor)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 96 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_full_disk_can_be_emptied_through_the_mount(serve: Serve, small_disk: Path) -> None:
+    home = "--vault", str(small_disk / "vault")
+    server = serve(*home)
+    kept = {f"kept-{number}": os.urandom(1 << 20) for number in range(4)}
+    for name, content in kept.items():
+        (server.work / name).write_bytes(content)
+    filled = [server.work / f"{size}-{number}" for size in (1 << 20, 2000) for number in range(800)]
+    for path in filled:
+        with suppress(OSError):
+            write_random_file(path, int(path.name.partition("-")[0]))
+    with pytest.raises(OSError, match="No space left"):
+        write_random_file(server.work / "one more", 2 << 20)
+    assert free_bytes(server) < 2 << 20
+    for path in filled:
+        path.unlink(missing_ok=True)
+    (server.work / "one more").unlink(missing_ok=True)
+    while free_bytes(server) < 8 << 20:
+        os.sched_yield()
+    server.kill()
+    server = serve(*home)
+    (server.work / "again").write_bytes(b"again")
+    assert contents(server) == kept | {"again": b"again"}
+
+
+def write_random_file(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
+    try:
+        os.write(descriptor, os.urandom(size))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def free_bytes(server: Server) -> int:

@@ -67,12 +67,9 @@ class IngestRequests:
 
     async def find_missing(self, session: VaultSession, request: FindMissing) -> Missing:
         """Leased before it is looked up, so that what is found stays."""
-        missing: list[bytes] = []
-        for part in _slices(request.chunk_ids):
-            rows = self._leased(session, part)
-            missing += [chunk_id for chunk_id, row in zip(part, rows, strict=True) if not _usable(row)]
-            await trio.lowlevel.checkpoint()
-        return Missing(missing)
+        for chunk_id in request.chunk_ids:
+            _check_chunk_id(chunk_id)
+        return Missing(await self._vault.committer.find_missing(request.chunk_ids, session))
 
     async def open_pack(self, session: VaultSession, request: OpenPack) -> Answer:
         """The pack ends with the connection."""
@@ -80,7 +77,7 @@ class IngestRequests:
         if not 0 < request.reserve_bytes <= most_bytes:
             raise Rejected(f"{request.reserve_bytes} bytes cannot be reserved for a pack of at most {most_bytes}")
         try:
-            grant = self._vault.grants.grant(session, request.reserve_bytes)
+            grant = await self._vault.grants.grant(session, request.reserve_bytes)
         except OSError as exc:
             raise PackNotMade(exc.strerror or str(exc)) from exc
         return Answer(PackOpened(grant.number, most_bytes), (grant.descriptor,))
@@ -159,11 +156,6 @@ def _slices(chunk_ids: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 def _check_chunk_id(chunk_id: bytes) -> None:
     if len(chunk_id) != HASH_BYTES:
         raise Rejected(f"a chunk id has {HASH_BYTES} bytes")
-
-
-def _usable(row: ChunkRow | None) -> bool:
-    """Whether a commit may refer to it; a dead chunk comes back to life by that."""
-    return row is not None and row.state is not ChunkState.QUARANTINED
 
 
 def _location(chunk_id: bytes, row: ChunkRow) -> ChunkLocation:

@@ -55,6 +55,9 @@ class RunsRequests:
         for looked_at, (run, stored) in enumerate(self._candidates(request), 1):
             record = _numbered(_decoder.decode(stored), run)
             if _matches(record, request):
+                if request.brief:
+                    record = msgspec.structs.replace(record, inputs={}, environment={}, facts={})
+                    stored = _encoder.encode(record)
                 found.append(record)
                 found_bytes += len(stored)
             if len(found) >= request.limit or found_bytes >= ANSWER_BYTES:

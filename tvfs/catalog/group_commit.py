@@ -61,7 +61,7 @@ class GroupCommit:
                 await trio.to_thread.run_sync(self._sync, limiter=self._limiter)
             except self._retryable:
                 raise
-            except Exception as exc:
+            except Exception as exc:  # whatever it was: what the log holds is unknown from here on
                 self._failure = str(exc)
                 raise FlushFailed(str(exc)) from exc
             mine.done = True

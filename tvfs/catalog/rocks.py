@@ -208,10 +208,11 @@ class RocksCatalog:
         while objects:
             try:
                 objects.pop(0).close()
+            # Any: the library has no type for it.  A stuck database could not write its memtables; their rows are in
+            # the log and come back with the next opening.
             except Exception:
                 if not self._stuck:
                     raise
-                # The memtables could not be written; their rows are in the log and come back with the next opening.
 
     def _recover_from_full_disk(self) -> None:
         # After a write that found the disk full RocksDB takes no more, also when there is space again; only opening it

@@ -25,6 +25,7 @@ class CachedChunkStore:
         self._capacity_bytes = capacity_bytes
         self._used_bytes = 0
         self._chunks: OrderedDict[ChunkId, bytes] = OrderedDict()
+        self._deletions = 0
 
     @property
     def used_bytes(self) -> int:
@@ -37,8 +38,9 @@ class CachedChunkStore:
         if chunk is not None:
             await trio.lowlevel.checkpoint()
             return chunk
+        deletions = self._deletions
         chunk = await self._inner.get(chunk_id)
-        self._keep(chunk_id, chunk)
+        self._keep(chunk_id, chunk, deletions)
         return chunk
 
     async def get_many(self, chunk_ids: Sequence[ChunkId], /) -> list[bytes]:
@@ -52,8 +54,9 @@ class CachedChunkStore:
             else:
                 chunks[chunk_id] = chunk
         if absent:
+            deletions = self._deletions
             for chunk_id, chunk in zip(absent, await self._inner.get_many(absent), strict=True):
-                self._keep(chunk_id, chunk)
+                self._keep(chunk_id, chunk, deletions)
                 chunks[chunk_id] = chunk
         else:
             await trio.lowlevel.checkpoint()
@@ -65,7 +68,7 @@ class CachedChunkStore:
         if chunk is None:
             chunk = self._inner.get_nowait(chunk_id)
             if chunk is not None:
-                self._keep(chunk_id, chunk)
+                self._keep(chunk_id, chunk, self._deletions)
         return chunk
 
     async def put(self, raw: Buffer, /) -> ChunkId:
@@ -78,7 +81,10 @@ class CachedChunkStore:
 
     async def delete(self, chunk_id: ChunkId, /) -> None:
         """Let go of a chunk here and in the store."""
+        self._deletions += 1
         await self._inner.delete(chunk_id)
+        # Again, for what was asked for meanwhile.
+        self._deletions += 1
         self._forget(chunk_id)
 
     def scan(self) -> Iterator[ChunkId]:
@@ -95,10 +101,12 @@ class CachedChunkStore:
             self._chunks.move_to_end(chunk_id)
         return chunk
 
-    def _keep(self, chunk_id: ChunkId, chunk: bytes) -> None:
+    def _keep(self, chunk_id: ChunkId, chunk: bytes, deletions: int) -> None:
         size = len(chunk) + ENTRY_BYTES
-        # A chunk that was deleted while it was being read must not stay readable.
-        if size > self._capacity_bytes or chunk_id in self._chunks or not self._inner.has(chunk_id):
+        # A chunk that was deleted while it was being read must not stay readable; the store is asked only if one was.
+        if size > self._capacity_bytes or chunk_id in self._chunks:
+            return
+        if deletions != self._deletions and not self._inner.has(chunk_id):
             return
         self._chunks[chunk_id] = chunk
         self._used_bytes += size

@@ -14,10 +14,10 @@ from tvfs.plugin_api.buffer import Buffer
 
 @dataclass(slots=True, eq=False)
 class _Load:
-    """One read under way. `chunk` stays None if it failed or was cancelled: then each who waits tries again."""
+    """One read under way. `chunks` stays empty if it failed or was cancelled: then each who waits tries again."""
 
     ended: trio.Event = field(default_factory=trio.Event)
-    chunk: bytes | None = None
+    chunks: dict[ChunkId, bytes] = field(default_factory=dict)
 
 
 class CoalescingChunkStore:
@@ -43,23 +43,22 @@ class CoalescingChunkStore:
                 chunks.update(await self._lead(ours))
             for chunk_id, load in others.items():
                 await load.ended.wait()
-                if load.chunk is not None:
-                    chunks[chunk_id] = load.chunk
+                if chunk_id in load.chunks:
+                    chunks[chunk_id] = load.chunks[chunk_id]
             unloaded = [chunk_id for chunk_id in others if chunk_id not in chunks]
         return [chunks[chunk_id] for chunk_id in chunk_ids]
 
     async def _lead(self, chunk_ids: list[ChunkId]) -> dict[ChunkId, bytes]:
-        loads = {chunk_id: _Load() for chunk_id in chunk_ids}
-        self._loading.update(loads)
+        # One event for all: a large read has dozens of chunks.
+        load = _Load()
+        self._loading.update(dict.fromkeys(chunk_ids, load))
         try:
-            chunks = dict(zip(chunk_ids, await self._inner.get_many(chunk_ids), strict=True))
-            for chunk_id, load in loads.items():
-                load.chunk = chunks[chunk_id]
-            return chunks
+            load.chunks = dict(zip(chunk_ids, await self._inner.get_many(chunk_ids), strict=True))
+            return load.chunks
         finally:
-            for chunk_id, load in loads.items():
+            for chunk_id in chunk_ids:
                 del self._loading[chunk_id]
-                load.ended.set()
+            load.ended.set()
 
     def get_nowait(self, chunk_id: ChunkId, /) -> bytes | None:
         """Return what the store gives without waiting."""

@@ -32,7 +32,7 @@ class ManifestInvalid(TaskVaultError):
     """A stored manifest does not say what a manifest says."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"A manifest cannot be used: {reason}; run `tv verify` to find what is damaged.")
+        super().__init__(f"A manifest cannot be used: {reason}; save what it belongs to again.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ has no answer.
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -20,8 +21,13 @@ from tvfs.digest import FUNCTION_CODES, HOLE, ChunkId, Digest
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import HashFunction
 
-PREFETCH_BYTES = 2 << 20
-"""How far ahead of a sequential reader chunks are fetched."""
+PIECE_BYTES = 1 << 20
+"""What is fetched ahead by one thread at a time: the kernel asks for as much."""
+PIECES_AHEAD = 4
+"""How far ahead of a steady reader is fetched; a reader that just began has one piece fetched for each of its reads."""
+INLINE_BYTES = 256 << 10
+INLINE_EXTENTS = 2
+"""More than this is decoded in a thread, so that other requests and the second processor are not kept waiting."""
 KEPT_MANIFESTS = 64
 """Decoded roots and pages: at most about 72 KiB each, with the table of offsets."""
 
@@ -45,7 +51,6 @@ class ReadHint:
     """How many reads in a row began where the one before had ended."""
     fetched_to: int = 0
     """Offset up to which chunks were asked for ahead."""
-    prefetching: bool = False
     extents: list[Extent] = field(default_factory=list)
     """Those that the last read touched: a reader of small pieces stays in them for long."""
     of: Content | None = None
@@ -59,15 +64,13 @@ class ContentReader:
         catalog: Catalog,
         chunks: ChunkStore,
         hash_function: HashFunction,
-        *,
-        nursery: trio.Nursery | None = None,
     ) -> None:
-        """With a nursery, sequential readers have the next chunks fetched for them."""
+        """Nothing is fetched ahead until `fetch_ahead` runs."""
         self._catalog = catalog
         self._chunks = chunks
         self._function = hash_function.name
         self._empty_hash = hash_function.digest(b"")
-        self._nursery = nursery
+        self._nursery: trio.Nursery | None = None
         self._manifests: OrderedDict[bytes, Manifest] = OrderedDict()
 
     async def read(self, content: Content, offset: int, length: int, hint: ReadHint | None = None) -> bytes:
@@ -76,17 +79,21 @@ class ContentReader:
         Raises `ContentMissing`, `ManifestInvalid`, `ChunkMissing` or `ChunkDamaged`.
         """
         extents = self._extents(content, offset, length, hint)
-        wanted = list(dict.fromkeys(extent.chunk_id for extent in extents if extent.chunk_id != HOLE))
+        end = min(offset + length, content.size)
+        self._note(content, offset, end, hint)
+        wanted = _chunks_of(extents)
         chunks = dict(zip(wanted, await self._chunks.get_many(wanted), strict=True)) if wanted else {}
         if not wanted:
             await trio.lowlevel.checkpoint()
-        found = _assemble(extents, chunks, offset, min(offset + length, content.size))
-        self._note(content, offset, len(found), hint)
-        return found
+        return _assemble(extents, chunks, offset, end)
 
     def read_nowait(self, content: Content, offset: int, length: int, hint: ReadHint | None = None) -> bytes | None:
         """Return the same if all of it can be had at once, else None; raise as `read` does, but not for all damage."""
+        if length > INLINE_BYTES and content.size > INLINE_BYTES:
+            return None
         extents = self._extents(content, offset, length, hint)
+        if len(extents) > INLINE_EXTENTS:
+            return None
         chunks: dict[ChunkId, bytes] = {}
         for extent in extents:
             chunk_id = extent.chunk_id
@@ -96,9 +103,19 @@ class ContentReader:
             if chunk is None:
                 return None
             chunks[chunk_id] = chunk
-        found = _assemble(extents, chunks, offset, min(offset + length, content.size))
-        self._note(content, offset, len(found), hint)
-        return found
+        end = min(offset + length, content.size)
+        self._note(content, offset, end, hint)
+        return _assemble(extents, chunks, offset, end)
+
+    async def fetch_ahead(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Have the next chunks fetched for whoever reads in sequence; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def content_of(self, digest: Digest) -> Content | None:
         """Return where the content with this digest, under any function, is; None if the vault does not have it."""
@@ -173,35 +190,33 @@ class ContentReader:
             self._manifests.popitem(last=False)
         return manifest
 
-    def _note(self, content: Content, offset: int, length: int, hint: ReadHint | None) -> None:
-        """Remember where a read ended, and fetch ahead of one that goes on and on."""
-        if hint is None:
+    def _note(self, content: Content, offset: int, end: int, hint: ReadHint | None) -> None:
+        """Remember what a read asks for, and fetch ahead of one that goes on and on."""
+        if hint is None or content.kind is not ContentKind.MANIFEST:
             return
-        hint.sequential = hint.sequential + 1 if offset == hint.next_offset else 0
-        hint.next_offset = offset + length
-        if not hint.sequential:
-            hint.fetched_to = 0
-        if self._nursery is None or hint.prefetching or hint.sequential < 2 or content.kind is not ContentKind.MANIFEST:
+        if offset == hint.next_offset:
+            hint.sequential += 1
+        else:
+            hint.sequential = hint.fetched_to = 0
+        hint.next_offset = end
+        if self._nursery is None or not hint.sequential:
             return
-        start = max(hint.next_offset, hint.fetched_to)
-        end = min(hint.next_offset + PREFETCH_BYTES, content.size)
-        # By halves: a prefetch of every single chunk would cost a thread each.
-        if end - start >= PREFETCH_BYTES // 2 or (start < end == content.size):
-            hint.prefetching = True
-            self._nursery.start_soon(self._prefetch, content, start, end, hint)
+        # Claimed before it is fetched, so that a piece is asked for once; coalescing lets a reader wait for it.
+        stop = min(end + PIECE_BYTES * min(hint.sequential, PIECES_AHEAD), content.size)
+        start = max(end, hint.fetched_to)
+        while stop - start >= PIECE_BYTES or start < stop == content.size:
+            piece_end = min(start + PIECE_BYTES, stop)
+            self._nursery.start_soon(self._prefetch, content, start, piece_end - start)
+            hint.fetched_to = start = piece_end
 
-    async def _prefetch(self, content: Content, start: int, end: int, hint: ReadHint) -> None:
+    async def _prefetch(self, content: Content, offset: int, length: int) -> None:
         # Best effort: whoever reads the chunk will meet the same error, and is the one to be told.
-        try:
-            extents = self._extents(content, start, end - start, None)
-            wanted = list(dict.fromkeys(extent.chunk_id for extent in extents if extent.chunk_id != HOLE))
-            if wanted:
-                await self._chunks.get_many(wanted)
-            hint.fetched_to = extents[-1].end if extents else end
-        except (TaskVaultError, OSError):
-            hint.fetched_to = content.size
-        finally:
-            hint.prefetching = False
+        with suppress(TaskVaultError, OSError):
+            await self._chunks.get_many(_chunks_of(self._extents(content, offset, length, None)))
+
+
+def _chunks_of(extents: list[Extent]) -> list[ChunkId]:
+    return list(dict.fromkeys(extent.chunk_id for extent in extents if extent.chunk_id != HOLE))
 
 
 def _assemble(extents: list[Extent], chunks: dict[ChunkId, bytes], start: int, end: int) -> bytes:

@@ -15,11 +15,10 @@ from google.protobuf.message import DecodeError
 
 from tvfs.content import reapi
 from tvfs.content.names import NameInvalid, escape, unescape
+from tvfs.content.tree_index import MAX_NAME_BYTES
 from tvfs.digest import HASH_BYTES
 from tvfs.errors import TaskVaultError
 
-MAX_NAME_BYTES = 255
-"""Longest name that a directory may hold, before escaping; the kernel's limit."""
 MAX_TARGET_BYTES = 4095
 """Longest symlink target; the kernel's limit."""
 _MAX_SIZE = (1 << 63) - 1

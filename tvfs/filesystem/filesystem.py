@@ -97,7 +97,7 @@ class Filesystem:
             settings=settings,
             boot=_BOOT_ID.read_text().strip() if boot is None else boot,
         )
-        self._nodes.staged_size = self._staging.size
+        self._nodes.staged_extent = self._staging.extent
         self._namespace = Namespace(vault.catalog, vault.counters, self._nodes, self._directories, self._staging, clock)
         self._namespace.in_use = self._in_use
         start_change = self._namespace.change
@@ -105,16 +105,7 @@ class Filesystem:
         self._files = Files(
             vault.catalog, self._nodes, self._staging, self._reader, start_change=start_change, closed=self._closed
         )
-        self._sealer = Sealer(
-            nodes=self._nodes,
-            staging=self._staging,
-            reader=self._reader,
-            port=self._port,
-            clock=clock,
-            settings=settings,
-            start_change=start_change,
-            has_writer=self._files.has_writer,
-        )
+        self._sealer = self._new_sealer(clock)
         self._listings = Listings(
             self._nodes,
             self._directories,
@@ -129,15 +120,7 @@ class Filesystem:
             vault.counters,
             default_owner=Caller(settings.owner_uid, settings.owner_gid),
         )
-        self._trash = Trash(
-            vault.catalog,
-            self._nodes,
-            self._directories,
-            self._namespace,
-            self._staging,
-            slice_names=settings.sweep_slice,
-            range_in_use=self._range_in_use,
-        )
+        self._trash = self._new_trash()
         self._view = ContentView(
             self._nodes, vault.counters, self._reader.content_of, functions=FUNCTION_CODES, settings=settings
         )
@@ -149,6 +132,29 @@ class Filesystem:
             self._sealer,
             self._xattrs,
             writers=self._files.writers,
+        )
+
+    def _new_sealer(self, clock: Clock) -> Sealer:
+        return Sealer(
+            nodes=self._nodes,
+            staging=self._staging,
+            reader=self._reader,
+            port=self._port,
+            clock=clock,
+            settings=self._settings,
+            start_change=self._namespace.change,
+            has_writer=self._files.has_writer,
+        )
+
+    def _new_trash(self) -> Trash:
+        return Trash(
+            self._vault.catalog,
+            self._nodes,
+            self._directories,
+            self._namespace,
+            self._staging,
+            slice_names=self._settings.sweep_slice,
+            range_in_use=self._range_in_use,
         )
 
     def start(self) -> None:
@@ -324,7 +330,8 @@ class Filesystem:
     def statfs(self) -> FilesystemStatistics:
         """Return capacity and room."""
         capacity = self._vault.superblock.capacity_bytes
-        return FilesystemStatistics(capacity, max(0, self._vault.reservations.free_bytes), _FILES, _FILES)
+        free_bytes = min(self._vault.reservations.free_bytes, self._staging.room.for_bytes())
+        return FilesystemStatistics(capacity, max(0, free_bytes), _FILES, _FILES)
 
     def getxattr(self, ino: Ino, name: bytes) -> bytes:
         """Return an extended attribute."""
@@ -410,8 +417,9 @@ class Filesystem:
         return len(self._staging.files)
 
     async def run_background(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Seal and sweep for ever."""
+        """Seal, sweep and fetch ahead of readers for ever."""
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._reader.fetch_ahead)
             nursery.start_soon(self._seal_for_ever)
             nursery.start_soon(self._sweep_for_ever)
             task_status.started()

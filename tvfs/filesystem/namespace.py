@@ -20,6 +20,7 @@ from tvfs.filesystem.posix_error import (
     Invalid,
     IsADirectory,
     NameTooLong,
+    NoSpace,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -84,6 +85,8 @@ class Namespace:
         directory = self._writable(parent)
         if self._directories.find(parent, directory, name) is not None:
             raise Exists(f"{_text(name)} exists already.")
+        if not self._staging.room.for_names():
+            raise NoSpace
         change = self.change()
         made = self.add(change, parent, name, _new_inode(directory, parent, mode, caller, change.now_ns, rdev, target))
         change.commit()

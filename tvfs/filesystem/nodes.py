@@ -28,8 +28,8 @@ class Nodes:
         self.ranges = Ranges(catalog)
         self._recent: Recent[Inode] = Recent(remembered)
         self._virtual: dict[int, Inode] = {}
-        self.staged_size: Callable[[int], int] = _unstaged
-        """Logical size of a staged file; set by the staging area."""
+        self.staged_extent: Callable[[int], tuple[int, int]] = _unstaged
+        """Logical size of a staged file and how much of it takes room, in bytes; set by the staging area."""
 
     def find(self, ino: int) -> Inode | None:
         """Return the inode, or None if there is none of that number."""
@@ -88,13 +88,14 @@ class Nodes:
     def attributes(self, ino: int, inode: Inode) -> FileAttributes:
         """Return what stat shows."""
         if inode.state == STAGED:
-            size = self.staged_size(ino)
+            size, occupied_bytes = self.staged_extent(ino)
         elif inode.is_directory:
-            size = DIRECTORY_SIZE
+            size = occupied_bytes = DIRECTORY_SIZE
         else:
-            size = inode.size
+            size = occupied_bytes = inode.size
         return FileAttributes(
-            Ino(ino), inode.mode, inode.nlink, inode.uid, inode.gid, inode.rdev, size, (size + 511) >> 9,
+            Ino(ino), inode.mode, inode.nlink, inode.uid, inode.gid, inode.rdev, size,
+            (occupied_bytes + 511) >> 9,
             inode.atime_ns, inode.mtime_ns, inode.ctime_ns,
         )  # fmt: skip
 
@@ -146,5 +147,5 @@ class Nodes:
         )
 
 
-def _unstaged(ino: int) -> int:
+def _unstaged(ino: int) -> tuple[int, int]:
     raise AssertionError(f"inode {ino} is staged and there is no staging area")

@@ -39,7 +39,7 @@ class OwnerPort:
     def open_pack(self) -> PackWriter:
         """Return the pack that the last ingest left, or a fresh one."""
         kept, self._kept = self._kept, None
-        return kept or trio.from_thread.run_sync(self._grant)
+        return kept or self._fresh_pack()
 
     def commit(self, commit: IngestCommit) -> list[bytes]:
         """Make all of it durable, or none of it."""
@@ -70,8 +70,8 @@ class OwnerPort:
             pack.let_go()
             trio.from_thread.run_sync(self._vault.grants.end_pack, pack.number)
 
-    def _grant(self) -> PackWriter:
-        grant = self._vault.grants.grant(self._holder, self._pack_max_bytes)
+    def _fresh_pack(self) -> PackWriter:
+        grant = trio.from_thread.run(self._vault.grants.grant, self._holder, self._pack_max_bytes)
         return _KeptPack(self, grant.descriptor, grant.number, self._vault.superblock.uuid)
 
 

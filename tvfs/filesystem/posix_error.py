@@ -82,7 +82,10 @@ class NoSpace(PosixError):
     errno = errno.ENOSPC
 
     def __init__(self) -> None:
-        super().__init__("The vault is full; remove something (`tv rm`, `tv gc`) or give it more room, then try again.")
+        super().__init__(
+            "The vault or the disk below it is full; remove something (`tv rm`, `tv gc`) or give it more room,"
+            " then try again."
+        )
 
 
 class TooBig(PosixError):

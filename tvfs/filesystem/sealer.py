@@ -139,6 +139,7 @@ class Sealer:
     def _take(self, inos: list[int]) -> tuple[list[_Job], list[int]]:
         jobs: list[_Job] = []
         total_bytes = 0
+        room_bytes = self._staging.room.for_bytes()
         for position, ino in enumerate(inos):
             file = self._staging.files.get(ino)
             if file is None or self._has_writer(ino) or self._nodes.get(ino).nlink == 0:
@@ -146,6 +147,8 @@ class Sealer:
                 continue
             if file.busy or file.locked or file.size > self._settings.seal_max_bytes:
                 continue
+            if total_bytes + file.size > room_bytes:
+                continue  # it is on the disk once already; what is smaller may make room
             if jobs and (
                 len(jobs) >= self._settings.seal_batch_files
                 or total_bytes + file.size > self._settings.seal_batch_bytes

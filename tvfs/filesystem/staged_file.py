@@ -90,6 +90,16 @@ class StagedFile:
         """Whether a change that waits is under way, so that one that does not must wait too."""
         return self.lock is not None and self.lock.locked()
 
+    @property
+    def occupied_bytes(self) -> int:
+        """How much is not a hole: what is in staging, and what is still read from the base.
+
+        Never nothing for a file that has a size: archivers take that to mean that all of it is a hole.
+        """
+        copied_bytes = len(self.blocks) * BLOCK_BYTES if self.blocks else 0
+        occupied_bytes = self.allocated_bytes + max(0, self.base_limit - copied_bytes)
+        return min(self.size, max(1, occupied_bytes))
+
     def row(self, boot: str) -> bytes:
         """Return the value of the `staging` row."""
         base = self.base

@@ -21,6 +21,7 @@ from tvfs.clock import Clock
 from tvfs.content.reader import ContentReader
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.descriptors import Descriptors
+from tvfs.filesystem.disk_room import DiskRoom
 from tvfs.filesystem.inode import NO_HASH, STAGED, changed
 from tvfs.filesystem.posix_error import IoFailed, NoSpace, PosixError, TooBig
 from tvfs.filesystem.settings import FilesystemSettings
@@ -59,14 +60,16 @@ class Staging:
         self._clock = clock
         self._settings = settings
         self.boot = boot
+        self.room = DiskRoom(layout.home)
         self.files: dict[int, StagedFile] = {}
         self.descriptors = Descriptors(settings.open_descriptors)
         self._doomed: list[tuple[Path, int]] = []
         self._threads = trio.CapacityLimiter(8)
 
-    def size(self, ino: int) -> int:
-        """Return the logical size of a staged file."""
-        return self.files[ino].size
+    def extent(self, ino: int) -> tuple[int, int]:
+        """Return the logical size of a staged file and how much of it takes room, in bytes."""
+        file = self.files[ino]
+        return file.size, file.occupied_bytes
 
     def stage(self, change: Change, ino: int, size: int) -> StagedFile:
         """Let the file be staged from now on with this size, upon the content it has; part of the change.
@@ -249,7 +252,7 @@ class Staging:
         self.check_size(end)
         sparse = file.allocated_bytes + _BLOCK_OF_DISK < file.size
         grown = copied_bytes + (end - offset if sparse else max(0, end - max(offset, file.size)))
-        if grown and grown > self._reservations.free_bytes:
+        if grown and grown > min(self._reservations.free_bytes, self.room.for_bytes()):
             raise NoSpace
 
     @contextmanager

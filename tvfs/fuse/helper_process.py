@@ -14,6 +14,12 @@ from dataclasses import dataclass
 import trio
 
 _KILL_TIMEOUT_S = 1.0
+_SYSTEM_PATH = (
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/wrappers/bin:/run/current-system/sw/bin"
+)
+"""Where helpers are looked for.  Not the user's PATH: that may lead into the mount (an environment of Python's that was
+made there), and `subprocess` holds the interpreter from `vfork` until the program is found: nobody would ever answer.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ async def run_helper(command: Sequence[str], *, timeout_s: float) -> HelperResul
 
     A helper that hangs is killed and not waited for: in the kernel it may be stuck until the mount is gone.
     """
-    environment = {**os.environ, "LC_ALL": "C"}
+    environment = {**os.environ, "LC_ALL": "C", "PATH": _SYSTEM_PATH}
     pipe = subprocess.PIPE
     try:
         process = await trio.lowlevel.open_process(

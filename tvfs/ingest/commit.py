@@ -34,7 +34,9 @@ class RowRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class IngestCommit(msgspec.Struct, frozen=True, array_like=True):
-    """All or nothing.  Packs named here must have been fdatasync'ed by their writer before the commit is sent.
+    """Taken whole or refused whole; only a crash may leave a part, which is whole in itself and which nothing leads to.
+
+    Packs named here must have been fdatasync'ed by their writer before the commit is sent.
 
     `uses` are chunks that were answered as present and are referred to without being sent: the owner checks that each
     is still there, and answers with those that are not.

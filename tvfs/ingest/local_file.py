@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tvfs.clock import SystemClock
 from tvfs.content.attributes import Xattrs
 from tvfs.content.reference import Content
 from tvfs.errors import TaskVaultError
@@ -15,7 +17,9 @@ from tvfs.ingest.ingest import Ingest
 
 ATTEMPTS = 3
 """How often a file that changes while it is read is begun again."""
-_WITH_XATTRS = (stat.S_IFREG, stat.S_IFDIR)
+_COARSE_CLOCK = SystemClock()
+LONGEST_TICK_NS = 10_000_000
+"""Of the kernel's coarse clock, at 100 Hz; a file from further in the future was given its time by another machine."""
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Not blocking: what was a file a moment ago may be a fifo now."""
 
@@ -51,6 +55,7 @@ def store_file(ingest: Ingest, fd: int, path: bytes) -> StoredFile:
     try:
         for _ in range(ATTEMPTS):
             before = os.fstat(fd)
+            wait_for_next_tick(before)
             content = _add(ingest, fd, before.st_size)
             after = os.fstat(fd)
             if content is not None and content.size == after.st_size and unchanged(before, after):
@@ -83,10 +88,45 @@ def _add(ingest: Ingest, fd: int, size: int) -> Content | None:
 
 
 def _reader_of(fd: int) -> Callable[[int], bytes]:
+    """Return what reads on from the start; holes are told from data by the file system, and cost no reading."""
+    position = data_end = 0
+
     def read(length: int) -> bytes:
-        return os.read(fd, length)
+        nonlocal position, data_end
+        if position >= data_end:
+            data_start, data_end = _data_after(fd, position)
+            if data_start > position:
+                zeros = min(length, data_start - position)
+                position, data_end = position + zeros, 0
+                return bytes(zeros)
+        # At the end one byte is asked for: it is there if the file has grown.
+        part = os.pread(fd, min(length, max(data_end - position, 1)), position)
+        position += len(part)
+        return part
 
     return read
+
+
+def _data_after(fd: int, position: int) -> tuple[int, int]:
+    """Return where data begins from a position on, and where it ends; the end of the file for both if none does."""
+    try:
+        start = os.lseek(fd, position, os.SEEK_DATA)
+        return start, os.lseek(fd, start, os.SEEK_HOLE)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        size = os.fstat(fd).st_size
+        return size, size
+
+
+def wait_for_next_tick(status: os.stat_result) -> None:
+    """Return when another write of the file would be given another time than the last one was; 10 ms at most.
+
+    File systems take their times from a clock that stands still for a tick, so of two writes in one tick the second
+    would not be noticed.
+    """
+    while 0 <= status.st_ctime_ns - _COARSE_CLOCK.now_ns() < LONGEST_TICK_NS:
+        time.sleep(0.001)
 
 
 class XattrReader:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -81,6 +81,7 @@ class _WholeWindows:
     """Where nothing is stored, looking for good places to cut is wasted."""
 
     name = "none"
+    parameters: Mapping[str, int | str] = {}
     max_chunk_bytes = 1 << 20
 
     def cut(self, content: bytes | bytearray | memoryview, /) -> list[int]:

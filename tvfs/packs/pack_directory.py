@@ -28,7 +28,7 @@ class PackMissing(TaskVaultError):
     """A pack that something refers to has no file."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"Pack {number:016x} is not there; if it was not just compacted away, run `tv fsck`.")
+        super().__init__(f"Pack {number:016x} is not there; save again what was in it.")
         self.number = number
 
 

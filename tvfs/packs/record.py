@@ -37,7 +37,7 @@ class PackDamaged(TaskVaultError):
 
     def __init__(self, pack: int | None, offset: int, reason: str) -> None:
         name = "A pack" if pack is None else f"Pack {pack:016x}"
-        super().__init__(f"{name} is damaged at byte {offset}: {reason}; run `tv fsck`.")
+        super().__init__(f"{name} is damaged at byte {offset}: {reason}; save again what was in it.")
         self.pack = pack
         """Number of the pack; None where only a descriptor is known."""
         self.offset = offset

@@ -1,4 +1,4 @@
-"""Walks through the records of a pack: for recovery, `tv fsck` and rebuilding the index."""
+"""Walks through the records of a pack: for checks, and for rebuilding the index."""
 
 from __future__ import annotations
 

@@ -22,6 +22,14 @@ class Chunker(Protocol):
         ...
 
     @property
+    def parameters(self) -> Mapping[str, int | str]:
+        """Everything that decides where it cuts, defaults included: what a vault stores when it is made.
+
+        The factory, given these, makes the same chunker, also in a later version with other defaults.
+        """
+        ...
+
+    @property
     def max_chunk_bytes(self) -> int:
         """No chunk is longer; at most 16 MiB."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from hypothesis import HealthCheck, given, settings
@@ -36,6 +37,18 @@ class ChunkingContract(ABC):
     @abstractmethod
     def make_chunker(self) -> Chunker:
         """Return the chunker under test."""
+
+    @abstractmethod
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        """Return what the plugin's factory makes of parameters."""
+
+    def test_its_parameters_make_it_again(self) -> None:
+        """They are all there, whatever was given, and are enough."""
+        chunker = self.make_chunker()
+        again = self.make_with(chunker.parameters)
+        assert again.parameters == chunker.parameters
+        assert set(chunker.parameters) == set(self.make_with({}).parameters)
+        assert again.cut(self.golden_content()) == chunker.cut(self.golden_content())
 
     @staticmethod
     def golden_content() -> bytes:

@@ -1,12 +1,14 @@
 """The one door through which content comes into a vault.
 
-A commit is all or nothing.  It is taken only if everything it refers to is there, and acknowledged only when it
-survives a power loss: append → fdatasync(pack) → batch → flush_wal(sync) → acknowledge; the first two are the writer's.
+A commit is taken whole or refused whole, is taken only if everything it refers to is there, and is acknowledged only
+when it survives a power loss: append → fdatasync(pack) → batches → flush_wal(sync) → acknowledge; the first two are the
+writer's.  A long one is written in slices, what is referred to before what refers: a crash in between leaves chunks and
+rows that are each whole and true, and that nothing leads to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Sequence
 
 import trio
 
@@ -15,7 +17,7 @@ from tvfs.catalog.catalog import Batch, Catalog, Family
 from tvfs.chunks.chunk_index import ChunkIndex
 from tvfs.chunks.chunk_row import ChunkState
 from tvfs.content.manifest import Manifest
-from tvfs.digest import FUNCTION_CODES, ChunkId
+from tvfs.digest import ChunkId
 from tvfs.ingest.commit import ChunkRecord, IngestCommit
 from tvfs.packs.location import Location
 from tvfs.packs.pack_directory import PackDirectory, PackMissing
@@ -32,18 +34,20 @@ from tvfs.vault.commit_check import (
 from tvfs.vault.leases import Leases
 from tvfs.vault.pack_grants import PackGrants
 
-SLICE = 256
-"""Rows looked up at a time: under 1 ms, after which others run."""
+SLICE = 64
+"""Rows looked up, checked or written at a time: 2 ms, after which others run."""
+SLICE_BYTES = 128 << 10
+"""Rows that are written at a time have no more bytes, unless one alone does."""
 
 
 class Committer:
     """Takes commits of any number of holders at the same time.
 
     References are looked up in slices, each under a lease of the holder, so that what was found stays; records and
-    what must be changed are looked up again in the synchronous block that writes the batch.
+    what must be changed are looked up again in the synchronous block that writes them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts of a vault, named
         self,
         *,
         catalog: Catalog,
@@ -52,7 +56,9 @@ class Committer:
         leases: Leases,
         hash_function: HashFunction,
         codec_ids: Collection[int],
+        before_promise: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
+        """`before_promise` is awaited before anybody is told what is there."""
         self._catalog = catalog
         self._index = ChunkIndex(catalog)
         self._packs = packs
@@ -60,9 +66,11 @@ class Committer:
         self._leases = leases
         self._hash_function = hash_function
         self._codec_ids = codec_ids
+        self._before_promise = before_promise
 
     async def find_missing(self, chunk_ids: Sequence[bytes], holder: Hashable) -> list[bytes]:
         """Return which of these chunks must be sent; the others stay until `Leases.release(holder)`."""
+        await self._before_promise()
         references = _References(self._index, {})
         await self._look_up_chunks([(chunk_id, None) for chunk_id in chunk_ids], references, holder)
         return list(references.missing)
@@ -72,12 +80,16 @@ class Committer:
 
         Packs that it names must have been synced by their writer.  Raises `CommitRejected` or what the catalog raises.
         """
-        decoded = DecodedCommit(commit, self._hash_function)
+        decoded = DecodedCommit(commit)
+        for row in commit.rows:
+            decoded.check_row(row, self._hash_function)
+            await trio.lowlevel.checkpoint()
+        await self._check_records(decoded, holder)
         references = _References(self._index, decoded.records)
         await self._look_up(decoded, references, holder)
-        missing = references.missing or self._write(commit, decoded, references.dead, holder)
+        missing = list(references.missing) or await self._write(decoded, list(references.dead), holder)
         if missing:
-            return list(missing)
+            return missing
         failpoints.reach("commit.after_batch")
         await self._catalog.flush()
         failpoints.reach("commit.after_wal_sync")
@@ -119,33 +131,61 @@ class Committer:
             raise CommitRejected(f"page {page_hash.hex()} is neither sent nor there")
         return decode_manifest(row, f"page {page_hash.hex()}", level=0)
 
-    def _write(
-        self, commit: IngestCommit, decoded: DecodedCommit, dead: Iterable[bytes], holder: Hashable
-    ) -> list[bytes]:
-        """Check what may have changed and write the batch, without a checkpoint in between."""
-        written = self._check_records(decoded, holder)
-        placed, missing = self._placed(decoded, [ChunkId(chunk_id) for chunk_id in dead])
-        if missing:
-            return missing
-        batch = Batch()
-        self._index.add(batch, placed)
-        for blob in commit.blobs:
-            batch.put(Family.BLOB, bytes([FUNCTION_CODES[blob.function]]) + blob.hash, blob.manifest)
-        for row in commit.rows:
-            batch.put(Family(row.family), row.key, row.value)
-        self._catalog.write(batch)
-        for number in written:
-            self._grants.note_growth(number)
+    async def _write(self, decoded: DecodedCommit, dead: list[bytes], holder: Hashable) -> list[bytes]:
+        """Write chunks, then what refers to them; each step checks what may have changed and writes in one turn."""
+        for start in range(0, len(dead), SLICE):
+            missing = self._resurrect([ChunkId(chunk_id) for chunk_id in dead[start : start + SLICE]])
+            if missing:
+                return missing
+            await trio.lowlevel.checkpoint()
+        records = list(decoded.records.values())
+        for start in range(0, len(records), SLICE):
+            self._write_records(records[start : start + SLICE], holder)
+            await trio.lowlevel.checkpoint()
+        for batch in _batches(decoded.rows_children_first()):
+            self._catalog.write(batch)
+            await trio.lowlevel.checkpoint()
         return []
 
-    def _check_records(self, decoded: DecodedCommit, holder: Hashable) -> Iterable[int]:
-        """Return the packs that the records lie in; raise `CommitRejected`."""
+    def _resurrect(self, dead: list[ChunkId]) -> list[bytes]:
+        """Make dead chunks live where they lie; return those that are no longer usable, and then change nothing."""
+        rows = dict(zip(dead, self._index.find_many(dead), strict=True))
+        usable = {key: row for key, row in rows.items() if row is not None and row.state is not ChunkState.QUARANTINED}
+        if len(usable) == len(rows):
+            self._add({chunk_id: row.location for chunk_id, row in usable.items()})
+        return [chunk_id for chunk_id in dead if chunk_id not in usable]
+
+    def _write_records(self, records: Sequence[ChunkRecord], holder: Hashable) -> None:
+        placed = {ChunkId(record.chunk_id): location_of(record) for record in records}
+        self._check_lengths(placed)
+        numbers = {record.pack for record in records}
+        for number in numbers:
+            self._pack_bytes(number, holder)
+        self._add(placed)
+        for number in numbers:
+            self._grants.note_growth(number)
+
+    def _add(self, placed: dict[ChunkId, Location]) -> None:
+        batch = Batch()
+        self._index.add(batch, placed)
+        self._catalog.write(batch)
+
+    async def _check_records(self, decoded: DecodedCommit, holder: Hashable) -> None:
+        """Raise `CommitRejected`."""
         lengths: dict[int, int] = {}
-        for record in decoded.all_records:
-            if record.pack not in lengths:
-                lengths[record.pack] = self._pack_bytes(record.pack, holder)
-            check_record(record, lengths[record.pack], self._codec_ids)
-        return lengths
+        for start in range(0, len(decoded.all_records), SLICE):
+            part = decoded.all_records[start : start + SLICE]
+            for record in part:
+                if record.pack not in lengths:
+                    lengths[record.pack] = self._pack_bytes(record.pack, holder)
+                check_record(record, lengths[record.pack], self._codec_ids)
+            self._check_lengths({ChunkId(record.chunk_id): location_of(record) for record in part})
+            await trio.lowlevel.checkpoint()
+
+    def _check_lengths(self, placed: dict[ChunkId, Location]) -> None:
+        for (chunk_id, at), row in zip(placed.items(), self._index.find_many(list(placed)), strict=True):
+            if row is not None and row.location.raw_bytes != at.raw_bytes:
+                raise CommitRejected(f"chunk {chunk_id.hex()} has another length in the vault")
 
     def _pack_bytes(self, number: int, holder: Hashable) -> int:
         if not self._grants.belongs_to(number, holder):
@@ -155,19 +195,17 @@ class Committer:
         except PackMissing as exc:
             raise CommitRejected(f"pack {number} has no file") from exc
 
-    def _placed(self, decoded: DecodedCommit, dead: list[ChunkId]) -> tuple[dict[ChunkId, Location], list[bytes]]:
-        """Return where chunks are to be live: the new ones, and dead ones where they lie; and what is not usable."""
-        placed = {ChunkId(chunk_id): location_of(record) for chunk_id, record in decoded.records.items()}
-        for chunk_id, row in zip(placed, self._index.find_many(list(placed)), strict=True):
-            if row is not None and row.location.raw_bytes != placed[chunk_id].raw_bytes:
-                raise CommitRejected(f"chunk {chunk_id.hex()} has another length in the vault")
-        missing: list[bytes] = []
-        for chunk_id, row in zip(dead, self._index.find_many(dead), strict=True):
-            if row is None or row.state is ChunkState.QUARANTINED:
-                missing.append(chunk_id)
-            else:
-                placed.setdefault(chunk_id, row.location)
-        return placed, missing
+
+def _batches(rows: Iterable[tuple[Family, bytes, bytes]]) -> Iterator[Batch]:
+    batch, batch_bytes = Batch(), 0
+    for family, key, value in rows:
+        if len(batch) == SLICE or (batch_bytes and batch_bytes + len(value) > SLICE_BYTES):
+            yield batch
+            batch, batch_bytes = Batch(), 0
+        batch.put(family, key, value)
+        batch_bytes += len(value)
+    if batch:
+        yield batch
 
 
 class _References:

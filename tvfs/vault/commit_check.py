@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from tvfs.catalog.catalog import Family
 from tvfs.content.manifest import Manifest, ManifestInvalid
+from tvfs.content.tree_index import TreeIndexMissing, decode_page, decode_root, tree_index_id
 from tvfs.digest import FUNCTION_CODES, HASH_BYTES, HOLE
 from tvfs.errors import TaskVaultError
 from tvfs.ingest.commit import BlobRecord, ChunkRecord, IngestCommit, RowRecord
@@ -28,22 +29,41 @@ class CommitRejected(TaskVaultError):
 class DecodedCommit:
     """A commit whose shape was checked; whether manifests add up is for `chunks_of` and `pages_of`, page by page."""
 
-    def __init__(self, commit: IngestCommit, hash_function: HashFunction) -> None:
-        """Raise `CommitRejected`."""
+    def __init__(self, commit: IngestCommit) -> None:
+        """Raise `CommitRejected`; rows count only after `check_row`."""
+        self._commit = commit
         self.records = {record.chunk_id: record for record in reversed(commit.chunks)}
         """By chunk id; of two for the same chunk the first counts."""
         self.all_records = commit.chunks
         self.pages: dict[bytes, Manifest] = {}
         for row in commit.rows:
-            _check_row(row)
-            if row.family == Family.PAGE:
-                if hash_function.digest(row.value) != row.key:
-                    raise CommitRejected(f"page {row.key.hex()} has another hash")
-                self.pages[row.key] = decode_manifest(row.value, "a page", level=0)
+            if len(row.key) != _KEY_BYTES.get(row.family, -1):  # type: ignore[call-overload]
+                raise CommitRejected(f"a row of family {row.family!r} with a key of {len(row.key)} bytes")
         self.roots = [_check_blob(blob) for blob in commit.blobs]
         for chunk_id in commit.uses:
             _check_chunk_id(chunk_id)
         self.uses = commit.uses
+
+    def check_row(self, row: RowRecord, hash_function: HashFunction) -> None:
+        """Raise `CommitRejected` unless a row can be what its key says; up to 0.3 ms."""
+        match row.family:
+            case Family.PAGE:
+                if hash_function.digest(row.value) != row.key:
+                    raise CommitRejected(f"page {row.key.hex()} has another hash")
+                self.pages[row.key] = decode_manifest(row.value, "a page", level=0)
+            case Family.TREE:
+                _check_tree(row, hash_function)
+            case Family.TREEPAGE:
+                _check_tree_page(row)
+
+    def rows_children_first(self) -> Iterator[tuple[Family, bytes, bytes]]:
+        """Yield `(family, key, value)`, what is referred to before what refers; tree roots in the order they came."""
+        rows = self._commit.rows
+        yield from ((Family.PAGE, row.key, row.value) for row in rows if row.family == Family.PAGE)
+        for blob in self._commit.blobs:
+            yield Family.BLOB, bytes([FUNCTION_CODES[blob.function]]) + blob.hash, blob.manifest
+        yield from ((Family.TREEPAGE, row.key, row.value) for row in rows if row.family == Family.TREEPAGE)
+        yield from ((Family.TREE, row.key, row.value) for row in rows if row.family == Family.TREE)
 
 
 def check_record(record: ChunkRecord, pack_bytes: int, codecs: Container[int]) -> None:
@@ -102,9 +122,20 @@ def _check_chunk_id(chunk_id: bytes) -> None:
         raise CommitRejected(f"{chunk_id.hex()!r} is no chunk id")
 
 
-def _check_row(row: RowRecord) -> None:
-    if len(row.key) != _KEY_BYTES.get(row.family, -1):  # type: ignore[call-overload]
-        raise CommitRejected(f"a row of family {row.family!r} with a key of {len(row.key)} bytes")
+def _check_tree(row: RowRecord, hash_function: HashFunction) -> None:
+    try:
+        root = decode_root(row.key, row.value)
+    except TreeIndexMissing as exc:
+        raise CommitRejected(f"the row {row.key.hex()} is no root of a tree index") from exc
+    if tree_index_id(hash_function.digest, root.tree_hash, root.attributes_hash or None) != row.key:
+        raise CommitRejected(f"the tree index {row.key.hex()} is that of another tree")
+
+
+def _check_tree_page(row: RowRecord) -> None:
+    try:
+        decode_page(row.key[:HASH_BYTES], int.from_bytes(row.key[HASH_BYTES:], "big"), row.value)
+    except TreeIndexMissing as exc:
+        raise CommitRejected(f"the row {row.key.hex()} is no page of a tree index") from exc
 
 
 def _check_blob(blob: BlobRecord) -> Manifest:

@@ -100,12 +100,13 @@ def _superblock(settings: VaultSettings, registry: PluginRegistry, clock: Clock)
     # Tried now, because a vault whose plugins do not work could be made but never opened.
     registry.hash_function(settings.hash)
     registry.codec(settings.compression)
-    registry.chunker(settings.chunking, settings.chunking_parameters)
+    chunker = registry.chunker(settings.chunking, settings.chunking_parameters)
     return Superblock(
         format=FORMAT,
         uuid=uuid4().bytes,
         hash=settings.hash,
-        chunking=Chunking(settings.chunking, dict(settings.chunking_parameters)),
+        # What the plugin makes of them, not what was given: a later version may have other defaults.
+        chunking=Chunking(settings.chunking, dict(chunker.parameters)),
         compression=settings.compression,
         capacity_bytes=settings.capacity_bytes,
         created_ns=clock.now_ns(),

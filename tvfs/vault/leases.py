@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable
 
 
 class Leases:
-    """Chunks held by holders (a connection, the sealer); in memory only, since no promise outlives its holder."""
+    """Chunks held by holders (a connection, the sealer); in memory only, since no promise outlives its holder.
+
+    One set a holder and no counts: holders are few and their chunks many, and a holder that goes must not be taken
+    apart chunk by chunk.
+    """
 
     def __init__(self) -> None:
         self._held: dict[Hashable, set[bytes]] = {}
-        self._holders: Counter[bytes] = Counter()
 
     def hold(self, holder: Hashable, chunk_ids: Iterable[bytes]) -> None:
         """Keep these chunks until `release(holder)`."""
-        held = self._held.setdefault(holder, set())
-        new = set(chunk_ids) - held
-        held |= new
-        self._holders.update(new)
+        self._held.setdefault(holder, set()).update(chunk_ids)
 
     def release(self, holder: Hashable) -> None:
         """Let go of everything that the holder holds."""
-        for chunk_id in self._held.pop(holder, ()):
-            self._holders[chunk_id] -= 1
-            if not self._holders[chunk_id]:
-                del self._holders[chunk_id]
+        self._held.pop(holder, None)
 
     def is_leased(self, chunk_id: bytes) -> bool:
         """Whether anybody holds the chunk."""
-        return chunk_id in self._holders
+        return any(chunk_id in held for held in self._held.values())
 
     def __len__(self) -> int:
-        return len(self._holders)
+        """How many chunks are held; one that several hold counts for each."""
+        return sum(map(len, self._held.values()))

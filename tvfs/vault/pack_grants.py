@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import trio
+
 from tvfs.catalog.catalog import Catalog, Family
 from tvfs.packs.pack_directory import PackDirectory, PackMissing
 from tvfs.packs.pack_row import decode_pack_row, pack_key
@@ -40,21 +42,37 @@ class PackGrants:
         self._reservations = reservations
         self._granted: dict[int, _Granted] = {}
 
-    def grant(self, holder: Hashable, reserve_bytes: int) -> PackGrant:
-        """Open a new pack for the holder and set bytes aside for it; raise `VaultFull` or `OSError`.
+    async def grant(self, holder: Hashable, reserve_bytes: int) -> PackGrant:
+        """Open a new pack for the holder and set bytes aside for it; raise `VaultFull` or `PackWriteFailed`.
 
-        Blocks for one fsync of the directory of packs, once in a pack.
+        The directory of packs is synced in a thread: 1 to 30 ms, once in a pack.  The holder must not end meanwhile.
         """
-        number = self._counters.take(NEXT_PACK)
-        granted = _Granted(holder, number)
-        self._reservations.reserve(granted, reserve_bytes)
+        granted = self._begin(holder, reserve_bytes)
         try:
-            descriptor = self._packs.create(number)
+            descriptor = await trio.to_thread.run_sync(self._packs.create, granted.number)
         except BaseException:
             self._reservations.release(granted)
             raise
-        self._granted[number] = granted
-        return PackGrant(number, descriptor)
+        return self._granted_with(granted, descriptor)
+
+    def grant_blocking(self, holder: Hashable, reserve_bytes: int) -> PackGrant:
+        """Do what `grant` does where nobody else has to be served meanwhile."""
+        granted = self._begin(holder, reserve_bytes)
+        try:
+            descriptor = self._packs.create(granted.number)
+        except BaseException:
+            self._reservations.release(granted)
+            raise
+        return self._granted_with(granted, descriptor)
+
+    def _begin(self, holder: Hashable, reserve_bytes: int) -> _Granted:
+        granted = _Granted(holder, self._counters.take(NEXT_PACK))
+        self._reservations.reserve(granted, reserve_bytes)
+        return granted
+
+    def _granted_with(self, granted: _Granted, descriptor: int) -> PackGrant:
+        self._granted[granted.number] = granted
+        return PackGrant(granted.number, descriptor)
 
     def belongs_to(self, number: int, holder: Hashable) -> bool:
         """Whether the pack is being written by this holder."""

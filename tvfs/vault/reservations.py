@@ -17,7 +17,7 @@ class VaultFull(TaskVaultError):
         super().__init__(
             f"The vault has room for {_size(max(free_bytes, 0))} of its {_size(capacity_bytes)} and"
             f" {_size(wanted_bytes)} were to be stored;"
-            " remove something (`tv cache rm`, `tv rm`), or make a larger vault with `tv init --size`."
+            " store less, or make a larger vault with `tv init --size`."
         )
         self.wanted_bytes = wanted_bytes
         self.free_bytes = free_bytes

@@ -33,6 +33,7 @@ from tvfs.vault.recovery import mark_clean, recover
 from tvfs.vault.reservations import Reservations
 from tvfs.vault.runs import RunHistory
 from tvfs.vault.superblock import KEY, decode_superblock
+from tvfs.vault.suspects import SuspectPacks
 from tvfs.vault.usage import VaultUsage
 
 
@@ -80,6 +81,8 @@ class Vault:
         self.leases = Leases()
         self.reservations = Reservations(self.superblock.capacity_bytes, self.usage.used_bytes)
         self.grants = PackGrants(catalog, self.packs, self.counters, self.reservations)
+        damaged_packs = [*self.recovery.short_packs, *self.recovery.missing_packs]
+        self._suspects = SuspectPacks(catalog, self.check_chunk, damaged_packs)
         self.committer = Committer(
             catalog=catalog,
             packs=self.packs,
@@ -87,6 +90,7 @@ class Vault:
             leases=self.leases,
             hash_function=self.hash_function,
             codec_ids=self.codecs.keys(),
+            before_promise=self._suspects.check,
         )
         self.entries = EntryTable(catalog, self.audit, clock)
         self.runs = RunHistory(catalog)
@@ -143,6 +147,7 @@ class Vault:
         batch = Batch()
         self.audit.append_to(batch, action="quarantine", key=chunk_id.hex(), who="vault", detail=reason)
         self.catalog.write(batch)
+        self._suspects.note(chunk_id)
         if self._on_damage is not None:
             self._on_damage(chunk_id, reason)
 

@@ -40,6 +40,11 @@ class FastCdc:
         return "fastcdc"
 
     @property
+    def parameters(self) -> Mapping[str, int | str]:
+        """All of them, as used."""
+        return dict(self._numbers)
+
+    @property
     def max_chunk_bytes(self) -> int:
         """The parameter `max_bytes`."""
         return self._max_bytes

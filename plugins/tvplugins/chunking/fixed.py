@@ -27,6 +27,11 @@ class Fixed:
         return "fixed"
 
     @property
+    def parameters(self) -> Mapping[str, int | str]:
+        """All of them, as used."""
+        return {"chunk_bytes": self._chunk_bytes}
+
+    @property
     def max_chunk_bytes(self) -> int:
         """The length of every chunk but the last."""
         return self._chunk_bytes

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +19,12 @@ from tvfs.content.tree_index import (
     PAGE_ENTRIES,
     REGULAR,
     SYMLINK,
+    VERSION,
     IndexEntry,
     TreeIndexMissing,
+    TreeIndexPage,
     TreeIndexReader,
+    decode_page,
 )
 from tvfs.digest import Digest
 from tvfs.errors import FormatTooNew
@@ -51,7 +55,10 @@ def numbered(count: int) -> list[IndexEntry]:
     return [file(b"f%06d" % number) for number in range(count)]
 
 
-names = st.lists(st.binary(min_size=1, max_size=3), unique=True, max_size=600)
+one_name = st.binary(min_size=1, max_size=3).filter(
+    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+)
+names = st.lists(one_name, unique=True, max_size=600)
 
 
 @settings(max_examples=30)
@@ -201,3 +208,25 @@ def test_a_missing_damaged_or_newer_row_is_said() -> None:
     del rows.rows[page_key]
     with pytest.raises(TreeIndexMissing):
         TreeIndexReader(rows.get).lookup(index, b"f000001")
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"/etc", b"../x", b"nul\0", b"n" * 256])
+def test_a_page_with_a_name_that_leads_elsewhere_is_damaged(name: bytes) -> None:
+    entries = sorted([file(b"good"), file(name)], key=lambda entry: entry.name)
+    page = msgspec.msgpack.encode(TreeIndexPage(VERSION, entries))
+    with pytest.raises(TreeIndexMissing, match="name"):
+        decode_page(bytes(32), 0, page)
+
+
+@pytest.mark.parametrize("names", [[b"b", b"a"], [b"a", b"a"]])
+def test_a_page_out_of_order_is_damaged(names: list[bytes]) -> None:
+    page = msgspec.msgpack.encode(TreeIndexPage(VERSION, [file(name) for name in names]))
+    with pytest.raises(TreeIndexMissing, match="order"):
+        decode_page(bytes(32), 0, page)
+
+
+@pytest.mark.parametrize("target", [b"", b"a\0b"])
+def test_a_page_with_a_target_that_no_symlink_has_is_damaged(target: bytes) -> None:
+    link = IndexEntry(b"link", SYMLINK, 0o777, 0, 0, 0, len(target), target=target)
+    with pytest.raises(TreeIndexMissing, match="target"):
+        decode_page(bytes(32), 0, msgspec.msgpack.encode(TreeIndexPage(VERSION, [link])))

@@ -214,3 +214,21 @@ async def test_staging_files_that_nothing_leads_to_are_removed_by_the_next_start
     stray.write_bytes(b"x")
     world.kill()
     assert world.staging_files() == []
+
+
+async def test_the_room_shown_is_what_was_written_and_what_the_base_still_gives(world: MemoryWorld) -> None:
+    await sealed(world, b"f", content(10 * BLOCK_BYTES))
+    await world.write(b"f", b"x", offset=3 * BLOCK_BYTES)
+    assert 10 * BLOCK_BYTES - 512 <= world.stat(b"f").blocks * 512 <= 10 * BLOCK_BYTES
+    await world.write(b"f", b"end", offset=1 << 30)
+    stat = world.stat(b"f")
+    assert stat.size == (1 << 30) + 3
+    assert 10 * BLOCK_BYTES <= stat.blocks * 512 < 14 * BLOCK_BYTES
+    world.kill()
+    assert world.stat(b"f").blocks == stat.blocks
+
+
+async def test_a_file_that_is_one_hole_does_not_look_empty(world: MemoryWorld) -> None:
+    await world.write(b"f", b"")
+    await world.filesystem.setattr(world.ino(b"f"), AttributeChanges(size=1 << 30), CALLER)
+    assert 1 <= world.stat(b"f").blocks <= 8

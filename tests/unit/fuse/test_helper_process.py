@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 import trio
 
 from tvfs.fuse.helper_process import run_helper
@@ -19,6 +20,18 @@ async def test_a_command_that_is_missing_is_a_failure_like_any_other() -> None:
     result = await run_helper(["no-such-command-at-all"], timeout_s=10)
     assert result.status == 127
     assert "no-such-command-at-all" in result.message
+
+
+async def test_programs_are_not_looked_for_in_the_directories_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them may be on the mount, which does not answer while a helper is being started."""
+    program = tmp_path / "umount"
+    program.write_text("#!/bin/sh\necho planted >&2; exit 5\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = await run_helper(["umount", "--version"], timeout_s=10)
+    assert (result.status, result.message) == (0, "")
 
 
 async def test_a_helper_that_hangs_is_killed() -> None:

@@ -10,10 +10,13 @@ import pytest
 from tests.unit.ingest.bench import Bench, describe
 from tvfs.catalog.catalog import Family
 from tvfs.chunks.store import ChunkMissing
+from tvfs.content.attributes import OwnAttributes
+from tvfs.content.reference import ContentKind
 from tvfs.content.snapshot import Snapshot
-from tvfs.content.tree_index import TreeIndexMissing
+from tvfs.content.tree_builder import TreeBuilder
+from tvfs.content.tree_index import REGULAR, IndexEntry, TreeIndexMissing
 from tvfs.digest import ChunkId
-from tvfs.ingest.materialise import SubpathMissing, TargetInTheWay, TargetUnwritable
+from tvfs.ingest.materialise import SubpathMissing, TargetInTheWay, TargetUnwritable, materialise
 from tvfs.ingest.snapshot_source import ContentDamaged, SnapshotSource
 
 
@@ -219,6 +222,33 @@ def test_a_new_directory_appears_only_when_it_is_complete(
     bench.restore(snapshot, target)
     assert asked
     assert describe(new) == describe(original / "a" if existing else original)
+
+
+@pytest.mark.parametrize("name", [b"..", b"../escaped", b"sub/../../escaped", b"/tmp/escaped-from-a-tree"])
+def test_a_name_that_leads_out_of_the_target_is_refused(bench: Bench, tmp_path: Path, name: bytes) -> None:
+    """The rows are those of a liar: no commit takes them."""
+    entry = IndexEntry(name, REGULAR, 0o644, -1, -1, -1, content_kind=ContentKind.EMPTY)
+    own = OwnAttributes(0o755)
+    built = TreeBuilder(bench.settings.hash_function).build(own, [entry])
+    rows = {(family.value, key): value for family, key, value in built.rows}
+    source = SnapshotSource(lambda keys: [rows[key] for key in keys], bench.port.chunks, bench.settings.hash_function)
+    (tmp_path / "place").mkdir()
+    with pytest.raises(TreeIndexMissing, match="damaged"):
+        materialise(source, built.directory.snapshot, str(tmp_path / "place/target"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["place"]
+
+
+def test_nothing_is_written_through_a_symlink_of_the_tree_itself(bench: Bench, tmp_path: Path) -> None:
+    """One snapshot has a symlink where the other, written over it, has a directory."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "one/sub").symlink_to(tmp_path / "outside")
+    (tmp_path / "two/sub").mkdir(parents=True)
+    (tmp_path / "two/sub/file").write_bytes(b"x")
+    bench.restore(bench.save(tmp_path / "one"), tmp_path / "target")
+    with pytest.raises(TargetInTheWay):
+        bench.restore(bench.save(tmp_path / "two"), tmp_path / "target")
+    assert not list((tmp_path / "outside").iterdir())
 
 
 def test_a_missing_index_is_said(bench: Bench, snapshot: Snapshot, tmp_path: Path) -> None:

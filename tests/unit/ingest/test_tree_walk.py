@@ -11,7 +11,9 @@ import pytest
 
 from tests.unit.ingest.bench import SETTINGS, Bench, describe
 from tvfs.catalog.catalog import Family
+from tvfs.clock import SystemClock
 from tvfs.content.trees import parse_directory
+from tvfs.digest import Digest
 from tvfs.ingest.local_file import FileChanged, PathUnreadable
 from tvfs.ingest.save_plan import PathsConflict
 from tvfs.ingest.tree_walk import PathMissing, hash_paths
@@ -140,6 +142,14 @@ def test_trees_and_attributes_are_blobs_of_the_vault(bench: Bench, tmp_path: Pat
     assert bench.source.blob(snapshot.attributes)
 
 
+def test_a_blob_that_begins_with_a_hole_is_whole(bench: Bench, tmp_path: Path) -> None:
+    content = bytes(3_000_000) + b"end"
+    (tmp_path / "zeros").write_bytes(content)
+    bench.save(tmp_path)
+    hash_function = bench.settings.hash_function
+    assert bench.source.blob(Digest(hash_function.name, hash_function.digest(content), len(content))) == content
+
+
 def test_a_directory_of_several_pages_is_found_whole(bench: Bench, tmp_path: Path) -> None:
     make(tmp_path, *(f"f{n:04}" for n in range(1000)))
     snapshot = bench.save(tmp_path)
@@ -229,3 +239,48 @@ def test_no_descriptor_is_left_open(bench: Bench, tmp_path: Path) -> None:
         bench.save(tmp_path, "a", "none")
     opened = len(bench.port._packs)  # the twin keeps its packs
     assert len(os.listdir("/proc/self/fd")) <= before + opened
+
+
+def test_a_file_is_read_only_when_another_write_would_show(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_ns: list[int] = []
+    pread = os.pread
+
+    def watched(*arguments: int) -> bytes:
+        began_ns.append(SystemClock().now_ns())
+        return pread(*arguments)
+
+    monkeypatch.setattr(os, "pread", watched)
+    written = tmp_path / "written"
+    for number in range(3):
+        began_ns.clear()
+        written.write_bytes(bytes([number + 1]) * 500_000)
+        bench.save(tmp_path)
+        assert began_ns[0] > os.stat(written).st_ctime_ns
+
+
+def test_holes_are_not_read(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes = 0
+    pread = os.pread
+
+    def watched(fd: int, length: int, offset: int) -> bytes:
+        nonlocal read_bytes
+        part = pread(fd, length, offset)
+        read_bytes += len(part)
+        return part
+
+    place = tmp_path / "tree"
+    place.mkdir()
+    with open(place / "sparse", "wb") as sparse:
+        sparse.write(b"start")
+        sparse.seek(40 << 20)
+        sparse.write(b"middle" * 50_000)
+        sparse.truncate(64 << 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", watched)
+        snapshot = bench.save(place)
+    assert 300_000 < read_bytes < 1 << 20
+    bench.restore(snapshot, tmp_path / "back")
+    assert (tmp_path / "back/sparse").read_bytes() == (place / "sparse").read_bytes()
+    assert hash_paths(bench.settings, str(place), ["."]) == snapshot.tree

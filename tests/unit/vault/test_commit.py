@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
+import threading
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -10,9 +14,14 @@ from tests.pack_sender import PackSender, blob_of
 from tvfs.catalog.catalog import Batch, Family
 from tvfs.chunks.chunk_index import ChunkIndex
 from tvfs.chunks.chunk_row import ChunkState
+from tvfs.content.attributes import OwnAttributes
+from tvfs.content.tree_builder import TreeBuilder
+from tvfs.content.tree_index import REGULAR, IndexEntry, TreeIndexPage
 from tvfs.digest import ChunkId
 from tvfs.ingest.commit import BlobRecord, ChunkRecord, IngestCommit, RowRecord
+from tvfs.packs.pack_writer import DiskFull
 from tvfs.packs.record import RECORD_HEADER_BYTES
+from tvfs.vault.commit import SLICE
 from tvfs.vault.commit_check import CommitRejected
 from tvfs.vault.vault import Vault
 
@@ -198,6 +207,16 @@ async def test_a_record_that_cannot_be_true_is_refused(
     sender.end()
 
 
+def another_trees_root(vault: Vault) -> RowRecord:
+    built = TreeBuilder(vault.hash_function).build(OwnAttributes(0o755), [])
+    return RowRecord("tree", bytes(32), built.rows[0][2])
+
+
+def page_of(name: bytes) -> RowRecord:
+    entry = IndexEntry(name, REGULAR, 0o644, 0, 0, 0)
+    return RowRecord("treepage", bytes(36), msgspec.msgpack.encode(TreeIndexPage(1, [entry])))
+
+
 async def test_blobs_and_rows_that_cannot_be_true_are_refused(vault: Vault) -> None:
     sender = PackSender(vault, "a")
     chunk = sender.append(b"one")
@@ -218,6 +237,11 @@ async def test_blobs_and_rows_that_cannot_be_true_are_refused(vault: Vault) -> N
         IngestCommit(rows=[RowRecord("sys", b"superblock", b"x")]),
         IngestCommit(rows=[RowRecord("tree", b"short", b"x")]),
         IngestCommit(rows=[RowRecord("nonsense", bytes(32), b"x")]),
+        IngestCommit(rows=[RowRecord("tree", bytes(32), b"x")]),
+        IngestCommit(rows=[another_trees_root(vault)]),
+        IngestCommit(rows=[RowRecord("treepage", bytes(36), b"x")]),
+        IngestCommit(rows=[page_of(b"..")]),
+        IngestCommit(rows=[page_of(b"../../etc/passwd")]),
         IngestCommit(uses=[b"short"]),
     ]
     before = rows(vault)
@@ -245,4 +269,61 @@ async def test_a_pack_is_cut_at_its_last_commit_when_its_writer_ends(vault: Vaul
     sender.writer.sync()
     sender.end()
     assert vault.packs.size(sender.number) == committed
+    assert vault.reservations.reserved_bytes == 0
+
+
+async def test_a_long_commit_is_written_in_slices_between_which_others_run(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = PackSender(vault, "a")
+    raws = [b"%d" % number for number in range(1000)]
+    chunks = [sender.append(raw) for raw in raws]
+    blobs = [blob_of(vault, [raw, b"1"])[0] for raw in raws]
+    write, written, turns = vault.catalog.write, [], 0
+
+    def watched(batch: Batch) -> None:
+        written.append((turns, len(batch), {change.family for change in batch.changes}))
+        write(batch)
+
+    monkeypatch.setattr(vault.catalog, "write", watched)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.commit, IngestCommit(chunks=chunks, blobs=blobs))
+        while not vault.catalog.get(Family.BLOB, b"\x09" + blobs[-1].hash):
+            await trio.lowlevel.checkpoint()
+            turns += 1
+    # A slice, and the row of the pack.
+    assert max(count for _, count, _ in written) <= SLICE + 1
+    # Two at most: trio runs the tasks of one turn in any order, so another may come last in one and first in the next.
+    assert max(Counter(turn for turn, _, _ in written).values()) <= 2
+    # What is referred to comes first: a kill in between leaves nothing that leads nowhere.
+    assert [Family.BLOB in families for _, _, families in written] == [False] * 16 + [True] * 16
+    check_accounts(vault)
+    sender.end()
+
+
+async def test_a_pack_is_made_in_a_thread(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_in: list[int] = []
+    create = vault.packs.create
+
+    def watched(number: int) -> int:
+        made_in.append(threading.get_ident())
+        return create(number)
+
+    monkeypatch.setattr(vault.packs, "create", watched)
+    grant = await vault.grants.grant("a", 1 << 20)
+    os.close(grant.descriptor)
+    assert made_in != [threading.get_ident()]
+    assert vault.grants.belongs_to(grant.number, "a")
+    assert vault.reservations.reserved_bytes == 1 << 20
+    vault.end_holder("a")
+    assert vault.reservations.reserved_bytes == 0
+
+
+async def test_a_pack_that_cannot_be_made_reserves_nothing(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> int:
+        raise DiskFull(number, OSError(errno.ENOSPC, "full"))
+
+    monkeypatch.setattr(vault.packs, "create", refuse)
+    with pytest.raises(DiskFull):
+        await vault.grants.grant("a", 1 << 20)
     assert vault.reservations.reserved_bytes == 0

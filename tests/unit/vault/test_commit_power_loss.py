@@ -47,7 +47,7 @@ class SmallVault:
         )
 
     def writer(self) -> PackWriter:
-        grant = self.grants.grant("holder", 0)
+        grant = self.grants.grant_blocking("holder", 0)
         return PackWriter(grant.descriptor, grant.number, UUID)
 
     async def store(self, writer: PackWriter, raw: bytes) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,19 @@ async def test_a_directory_without_a_vault_is_not_opened(tmp_path: Path, registr
             async with open_vault(home, registry):
                 pass
     assert os.listdir(tmp_path) == []
+
+
+async def test_the_chunker_that_was_used_is_stored_with_all_its_parameters(
+    tmp_path: Path, registry: PluginRegistry
+) -> None:
+    given = replace(SETTINGS, chunking_parameters={"seed": 7})
+    superblock = create_vault(tmp_path / "home", settings=given, registry=registry)
+    assert superblock.chunking.parameters == {
+        "min_bytes": 16 << 10,
+        "avg_bytes": 64 << 10,
+        "max_bytes": 256 << 10,
+        "seed": 7,
+    }
+    async with open_vault(tmp_path / "home", registry) as vault:
+        assert vault.superblock == superblock
+        assert vault.chunker.parameters == superblock.chunking.parameters

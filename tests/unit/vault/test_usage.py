@@ -68,6 +68,6 @@ async def test_a_pack_is_reserved_before_it_is_written_and_used_afterwards(vault
 
 async def test_no_pack_is_granted_beyond_the_capacity(vault: Vault) -> None:
     with pytest.raises(VaultFull):
-        vault.grants.grant("a", vault.superblock.capacity_bytes)
+        vault.grants.grant_blocking("a", vault.superblock.capacity_bytes)
     assert vault.packs.numbers() == []
     assert vault.reservations.reserved_bytes == 0
