@@ -18,7 +18,7 @@ help: ## list the targets
 setup: ## install system packages if any is missing, and .venv from the lock file
 	@PYTHON=$(PYTHON) packaging/setup.sh
 
-run: setup ## a tour: start a vault, use it, show what it saved, clean up
+run: setup ## a tour: start a vault, build a C project with it twice; says how to stop it
 	@$(BIN)/python -m taskvault.demo
 
 test: check ## everything a change must pass

@@ -20,7 +20,7 @@ class DaemonWedged(TaskVaultError):
 
     def __init__(self, home: Path, waited_s: float) -> None:
         super().__init__(
-            f"The daemon of the vault {home} did not answer within {waited_s:g} s;"
+            f"The daemon of the vault {home} did not answer within {round(waited_s, 2):g} s;"
             " look into its tvd.log, and stop it with `tv down` if it stays like that."
         )
         self.home = home

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 from taskvault.run.input_tree import digest_file
@@ -20,7 +21,7 @@ def digest_of_path(path: Path, hash_name: str) -> Digest:
 
     Raises `PluginUnknown`, `PathUnreadable`, or `OSError`.
     """
-    registry = PluginRegistry()
+    registry = _registry()
     hash_function = registry.hash_function(hash_name)
     if not os.path.isdir(path):
         return digest_file(path, hash_function)
@@ -33,3 +34,8 @@ def digest_of_path(path: Path, hash_name: str) -> Digest:
         threads=os.cpu_count() or 1,
     )
     return hash_paths(settings, os.fsencode(os.path.realpath(path)), [b"."])
+
+
+@cache
+def _registry() -> PluginRegistry:
+    return PluginRegistry()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import click
 
 from taskvault.cli.context import Context, notes
-from taskvault.cli.errors import report
+from taskvault.cli.errors import Terminated, report
 from taskvault.cli.exit_codes import ExitCode
 
 
@@ -94,8 +95,7 @@ class LazyGroup(click.Group):
 @click.pass_context
 def application(ctx: click.Context, home: str | None) -> None:
     """Identical work is never done twice."""
-    named = home or os.environ.get("TASKVAULT_HOME")
-    ctx.obj = Context(Path(os.path.abspath(os.path.expanduser(named or "~/.taskvault"))))
+    ctx.obj = Context(home or os.environ.get("TASKVAULT_HOME") or "~/.taskvault")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -104,12 +104,31 @@ def run(arguments: Sequence[str]) -> int:
         # File names may hold any bytes; they are written as they are.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
-    try:
-        status = application.main(list(arguments), prog_name="tv", standalone_mode=False)
-        sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001  # the outermost line of the program: everything ends as a sentence
-        return report(exc)
+    with _signals_as_exceptions():
+        try:
+            status = application.main(list(arguments), prog_name="tv", standalone_mode=False)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt, Terminated) as exc:  # noqa: BLE001  # the outermost line of the program: everything ends as a sentence
+            return report(exc)
     return status if isinstance(status, int) else ExitCode.OK
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """In the body, signals that end us let us clean up first; those that are ignored stay so."""
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate, signal.SIGHUP: _terminate}
+    changed = [number for number in wanted if signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, wanted[number])
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    raise Terminated(number)
 
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,18 @@ if TYPE_CHECKING:
 class Context:
     """One command line."""
 
-    home: Path
-    """The vault, an absolute path."""
+    named: str
+    """The vault as it was named."""
+
+    @property
+    def home(self) -> Path:
+        """The vault, an absolute path; raise `Refusal` if there is no home directory that it could be in."""
+        expanded = os.path.expanduser(self.named)
+        if expanded.startswith("~"):
+            raise Refusal(
+                f"There is no home directory for {self.named!r}; name the vault with --home or TASKVAULT_HOME."
+            )
+        return Path(os.path.abspath(expanded))
 
     def connect(self, *, timeout_s: float = 5.0) -> Client:
         """Return a connection to the owner; raise `DaemonUnreachable` or `DaemonWedged`."""

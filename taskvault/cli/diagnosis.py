@@ -8,9 +8,11 @@ import resource
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from taskvault.cli.mounts import is_dead, mounts, of_vault
 
 State = Literal["ok", "warning", "failed"]
 
@@ -103,7 +105,7 @@ def _home(home: Path) -> Finding:
     place = _nearest(home)
     if not os.access(place, os.W_OK | os.X_OK):
         return Finding("vault", "failed", f"{place} may not be written", "choose another with --home or TASKVAULT_HOME")
-    if not (home / "format").exists():
+    if not os.path.exists(home / "format"):
         return Finding("vault", "ok", f"{home} (not made yet: `tv init`)")
     return Finding("vault", "ok", str(home))
 
@@ -118,7 +120,7 @@ def _disk(home: Path) -> Finding:
 
 def _file_system(home: Path) -> Finding:
     place = os.path.realpath(_nearest(home))
-    _, kind = max(((point, kind) for point, kind in _mounts() if _holds(point, place)), default=("/", "unknown"))
+    kind = max(((m.point, m.kind) for m in mounts() if _holds(m.point, place)), default=("/", "unknown"))[1]
     if kind.startswith(("nfs", "cifs", "smb", "9p")) or kind in ("tmpfs", "fuse"):
         why = "is gone after a restart" if kind == "tmpfs" else "may not keep what it was told to keep"
         return Finding("file system", "warning", f"{kind} {why}", "put the vault on a local disk")
@@ -141,6 +143,11 @@ def _daemon(home: Path) -> Finding:
         with Client.connect(home, timeout_s=2.0) as client:
             mount = client.welcome.mount
     except DaemonUnreachable:
+        dead = next(filter(is_dead, of_vault(home)), None)
+        if dead is not None:
+            return Finding(
+                "daemon", "warning", f"not up, and left {dead} mounted", "`tv up` replaces it, `tv down` removes it"
+            )
         return Finding("daemon", "ok", "not up (`tv up` starts it)")
     except TaskVaultError as exc:
         return Finding("daemon", "failed", str(exc), "stop it with `tv down --force` and start it again")
@@ -155,14 +162,7 @@ def _daemon(home: Path) -> Finding:
 
 
 def _nearest(path: Path) -> Path:
-    return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _mounts() -> Iterator[tuple[str, str]]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields, _, rest = line.partition(" - ")
-            yield fields.split()[4], rest.split()[0]
+    return next((place for place in (path, *path.parents) if os.path.exists(place)), Path("/"))
 
 
 def _holds(point: str, place: str) -> bool:

@@ -26,13 +26,25 @@ class HostTrouble(TaskVaultError):
     """The machine, or a program that `tv` started, does not do its part."""
 
 
+class Terminated(BaseException):
+    """A signal asked us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def report(error: BaseException) -> int:
     """Say on stderr what went wrong and return the exit status."""
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return ExitCode.INTERRUPTED
+    if isinstance(error, Terminated):
+        return 128 + error.number
     if isinstance(error, BrokenPipeError):
         _forget_stdout()
         return ExitCode.PIPE_CLOSED
+    if isinstance(error, OSError):
+        _forget_stdout()
     if isinstance(error, click.UsageError):
         return _report_usage(error)
     say(_sentence(error))
@@ -73,6 +85,8 @@ def _sentence(error: BaseException) -> str:
             return str(error)
         case click.ClickException():
             return error.format_message()
+        case FileNotFoundError() if error.filename is None:
+            return "The working directory is not there any more; change to one that is."
         case OSError() if error.strerror:
             places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
             return f"{' → '.join(places) + ': ' if places else ''}{error.strerror}."
@@ -91,5 +105,5 @@ def _report_usage(error: click.UsageError) -> int:
 
 def _forget_stdout() -> None:
     # What is still buffered would fail again when the interpreter exits.
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

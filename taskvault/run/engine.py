@@ -10,12 +10,14 @@ import os
 from pathlib import Path
 
 from taskvault.run.declaration import Declaration, declare
+from taskvault.run.environment import changed_environment
 from taskvault.run.execute import become, execute
 from taskvault.run.reach import PATIENCE_S, Reach
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import RunRequest
 from tvfs.errors import TaskVaultError
 
+NO_INPUT = "no input is declared: name what the command reads with --input"
 NOTHING_DECLARED = "nothing is declared: name inputs with --input and outputs with --output"
 STDIN_IS_TERMINAL = "--stdin is a terminal, whose content cannot be known beforehand"
 
@@ -29,14 +31,22 @@ class Engine:
         self._home = home
         self._request = request
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
-        self._report = Report(home, request, report_file)
+        self._report = Report(home, request, report_file, patience_s=self._patience_s)
 
     def run(self) -> int:
         """Replay or run the command and return its exit status; raise only for errors of the caller."""
-        declaration = declare(self._request)
+        try:
+            declaration = declare(self._request)
+        except OSError as exc:
+            self._report.say(f"running without the vault: the root cannot be found ({exc.strerror})")
+            return become(
+                self._request.command, changed_environment(self._request.environment, self._request.variables)
+            )
         self._report.declared(declaration)
         if not (declaration.inputs or declaration.outputs):
             return self._run_unstored(declaration, NOTHING_DECLARED)
+        if not (declaration.inputs or self._request.with_stdin):
+            return self._run_unstored(declaration, NO_INPUT)
         if self._request.with_stdin and os.isatty(0):
             return self._run_unstored(declaration, STDIN_IS_TERMINAL)
         reach = Reach(self._home, self._patience_s)
@@ -45,7 +55,7 @@ class Engine:
             from taskvault.run import storable
         try:
             client = reach.client()
-        except TaskVaultError as exc:
+        except (TaskVaultError, OSError) as exc:
             return self._run_plainly(declaration, str(exc))
         run = storable.StorableRun(self._home, self._request, declaration, self._report, patience_s=self._patience_s)
         try:
@@ -55,6 +65,10 @@ class Engine:
             return self._run_plainly(declaration, exc.reason)
         except storable.RunUnstored as exc:
             return self._run_unstored(declaration, exc.reason)
+        except Exception as exc:  # whatever it is that we did wrong, the command runs, and runs once
+            if run.started:
+                raise
+            return self._run_plainly(declaration, f"something went wrong inside tv ({type(exc).__name__}: {exc})")
 
     def _run_plainly(self, declaration: Declaration, reason: str | None) -> int:
         """Become the command; with a reason, say first that it runs without the vault."""
@@ -64,11 +78,13 @@ class Engine:
 
     def _run_unstored(self, declaration: Declaration, reason: str) -> int:
         """Run the command on our own streams, and say why nothing is stored."""
+        # For the history only, and meanwhile: a daemon that hangs holds nobody up.
+        self._report.reach = Reach(self._home, self._patience_s / 2)
         executed = execute(
             self._request.command,
             workdir=self._request.workdir,
             environment=declaration.environment,
-            stdin=None,
+            with_stdin=True,
             capture=False,
         )
         self._report.executed(executed, Outcome.NOT_STORED, reason)

@@ -68,4 +68,7 @@ def counting_variables(environment: Mapping[str, str], named: Iterable[str]) -> 
 
 def _without_job_options(flags: str) -> str:
     # How many jobs run at once, and through which descriptors make shares them, says nothing about what is made.
-    return " ".join(word for word in flags.split() if not word.startswith(_JOB_OPTIONS))
+    # After `--` come variables, whose values may look like options.
+    options, dashes, variables = f" {flags} ".partition(" -- ")
+    kept = " ".join(word for word in options.split() if not word.startswith(_JOB_OPTIONS))
+    return f"{kept}{dashes}{variables.rstrip()}"

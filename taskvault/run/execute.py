@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -22,6 +23,9 @@ SPILL_BYTES = 1 << 20
 LINGER_S = 0.2
 """After the command has ended, how long its output may still be silent while somebody else holds it open."""
 
+MOST_LINGER_S = 2.0
+"""The same where it is not silent."""
+
 _READ_BYTES = 64 << 10
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
@@ -36,12 +40,20 @@ class Captured:
     stderr: IO[bytes] = field(default_factory=lambda: _spool())
     order: list[tuple[int, int]] = field(default_factory=list)
     """Runs of bytes as they arrived: (1 for stdout or 2 for stderr, length)."""
-    complete: bool = True
-    """False if a process that the command left behind still held its output when we stopped listening."""
+    incomplete: str = ""
+    """Why this is not all that was written; empty if it is."""
+    unwritten: dict[int, OSError] = field(default_factory=dict)
+    """Our own streams that could not be written to, and why."""
 
     def add(self, stream: int, part: bytes) -> None:
-        """Keep what arrived."""
-        (self.stdout if stream == 1 else self.stderr).write(part)
+        """Keep what arrived, as long as there is room for it."""
+        if self.incomplete:
+            return
+        try:
+            (self.stdout if stream == 1 else self.stderr).write(part)
+        except OSError as exc:
+            self.incomplete = f"its output could not be kept in a temporary file ({exc.strerror})"
+            return
         if self.order and self.order[-1][0] == stream:
             part_before = self.order[-1][1]
             self.order[-1] = (stream, part_before + len(part))
@@ -50,8 +62,9 @@ class Captured:
 
     def close(self) -> None:
         """Let go of temporary files."""
-        self.stdout.close()
-        self.stderr.close()
+        for stream in (self.stdout, self.stderr):
+            with suppress(OSError):  # what could not be written cannot be flushed either
+                stream.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +83,13 @@ def execute(
     *,
     workdir: Path,
     environment: Mapping[str, str],
-    stdin: IO[bytes] | None,
+    with_stdin: bool,
     capture: bool,
 ) -> Executed:
     """Run a command to its end; what it could not do to start is said on stderr as a shell would.
 
-    With `capture`, stdin is `stdin` or nothing, and stdout and stderr are pipes whose content is passed on; without,
-    all three are the caller's own.
+    With `capture`, stdin is ours or, without `with_stdin`, nothing, and stdout and stderr are pipes whose content is
+    passed on; without, all three are the caller's own.
     """
     began_ns = time.monotonic_ns()
     captured = Captured() if capture else None
@@ -86,7 +99,7 @@ def execute(
                 list(arguments),
                 cwd=workdir,
                 env=dict(environment),
-                stdin=(stdin or subprocess.DEVNULL) if capture else None,
+                stdin=subprocess.DEVNULL if capture and not with_stdin else None,
                 stdout=subprocess.PIPE if capture else None,
                 stderr=subprocess.PIPE if capture else None,
                 bufsize=0,
@@ -107,16 +120,27 @@ def become(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:
+        if not arguments[0]:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.execvpe(arguments[0], list(arguments), dict(environment))  # noqa: S606  # to become it is the point
     except OSError as exc:
         return _not_started(arguments[0], exc)
 
 
 def write_all(descriptor: int, part: bytes) -> None:
-    """Write to one of our own streams; raise `OSError`."""
+    """Write to one of our own streams, however slow its reader is; raise `OSError`."""
     view = memoryview(part)
     while view:
-        view = view[os.write(descriptor, view) :]
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            # Somebody who shares the stream with us has made it non-blocking.
+            select.select([], [descriptor], [])
+
+
+def first_trouble(unwritten: Mapping[int, OSError]) -> OSError | None:
+    """Return why a stream could not be written, if its reader did not simply go; lost output is no success."""
+    return next((exc for exc in unwritten.values() if exc.errno not in (errno.EPIPE, errno.EBADF)), None)
 
 
 def _spool() -> IO[bytes]:
@@ -127,38 +151,40 @@ def _pass_on(process: subprocess.Popen[bytes], captured: Captured) -> None:
     """Copy both pipes to our own streams and to `captured` until they end, or the command has and they are silent."""
     assert process.stdout is not None
     assert process.stderr is not None
-    open_streams = {1, 2}
+    give_up_s = float("inf")
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, 1)
         selector.register(process.stderr, selectors.EVENT_READ, 2)
         while selector.get_map():
             ready = selector.select(LINGER_S)
-            if not ready and process.poll() is not None:
-                captured.complete = False
-                break
+            if process.poll() is not None:
+                give_up_s = min(give_up_s, time.monotonic() + MOST_LINGER_S)
+                if not ready or time.monotonic() > give_up_s:
+                    captured.incomplete = "a process that the command left behind still held its output"
+                    break
             for key, _ in ready:
                 part = os.read(key.fd, _READ_BYTES)
                 if not part:
                     selector.unregister(key.fileobj)
                     continue
                 captured.add(key.data, part)
-                _echo(key.data, part, open_streams, process)
+                _echo(key.data, part, captured.unwritten, process)
     process.stdout.close()
     process.stderr.close()
 
 
-def _echo(stream: int, part: bytes, open_streams: set[int], process: subprocess.Popen[bytes]) -> None:
-    if stream not in open_streams:
+def _echo(stream: int, part: bytes, unwritten: dict[int, OSError], process: subprocess.Popen[bytes]) -> None:
+    if stream in unwritten:
         return
     try:
         write_all(stream, part)
-    except BrokenPipeError:
+    except BrokenPipeError as exc:
         # Without us the command would have met the closed pipe itself.
-        open_streams.discard(stream)
+        unwritten[stream] = exc
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGPIPE)
-    except OSError:
-        open_streams.discard(stream)
+    except OSError as exc:
+        unwritten[stream] = exc
 
 
 @contextmanager

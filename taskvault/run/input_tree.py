@@ -127,6 +127,8 @@ def _changed_file(
         other = now.pop(file.path, None)
         if other is None or other.executable != file.executable:
             return repr(file.path)
+        if other.written != file.written:
+            return repr(file.path)  # whatever it holds now: it may have held something else meanwhile
         certain = other.identity == file.identity and file.changed_ns < before.seen_ns - RACY_NS
         if not certain and _hashed(other, root, hash_function).digest != file.digest:
             return repr(file.path)

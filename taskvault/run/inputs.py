@@ -11,6 +11,9 @@ from taskvault.run.patterns import PatternSet, Progress
 from tvfs.digest import Digest
 from tvfs.errors import TaskVaultError
 
+REPLAY_PREFIX = ".taskvault-replay-"
+"""Names that replays make for a moment in the root, and leave there if they are killed: no inputs."""
+
 
 class InputsUnusable(TaskVaultError):
     """The inputs cannot be known, so the run is not stored; the message says why."""
@@ -28,6 +31,11 @@ class InputFile:
     changed_ns: int
     """The later of mtime and ctime."""
     digest: Digest | None = None
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The part of the identity that a new link or mode does not change: all but the ctime."""
+        return self.identity[:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,8 @@ def _walk(finding: _Finding, path: str, progress: Progress, outputs: Progress) -
     with os.scandir(finding.root / path) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
+        if entry.name.startswith(REPLAY_PREFIX):
+            continue
         child = f"{path}/{entry.name}" if path else entry.name
         below, made = finding.inputs.step(progress, entry.name), finding.outputs.step(outputs, entry.name)
         if entry.is_dir(follow_symlinks=False):

@@ -14,7 +14,7 @@ from tvfs.content import reapi
 from tvfs.digest import Digest
 from tvfs.plugin_api import HashFunction
 
-KEY_FORMAT = b"taskvault declared run 1"
+KEY_FORMAT = b"taskvault declared run 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class RunKey:
     input_root: Digest
     """Canonical tree of the declared inputs."""
     toolchain: Mapping[str, str] = field(default_factory=dict)
-    """Path to digest of each program; only the digests count, so that a tool may lie elsewhere."""
+    """Role to digest of each program: which one is `cc` counts, and not where it lies."""
     platform: Mapping[str, str] = field(default_factory=dict)
     """Properties of the machine and of the way the command is started."""
 
@@ -59,7 +59,7 @@ class RunKey:
         return Digest(hash_function.name, hash_function.digest(encoded), len(encoded))
 
     def _salt(self, hash_function: HashFunction) -> bytes:
-        programs = "\n".join(sorted(set(self.toolchain.values())))
+        programs = "\n".join(f"{text(role)}\0{digest}" for role, digest in sorted(self.toolchain.items()))
         return KEY_FORMAT + b"\0" + hash_function.digest(programs.encode())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,29 @@ def find_outputs(root: Path, patterns: PatternSet, input_paths: Iterable[str]) -
     if inside is not None:
         raise OutputsUnusable(f"the input {inside!r} lies in an output directory, which a replay would replace")
     return found
+
+
+def present(root: Path, patterns: PatternSet) -> dict[Path, tuple[int, ...]]:
+    """Return the files and symlinks that the patterns name, with what changes when they are written or replaced.
+
+    Raise `OutputsUnusable`.
+    """
+    found: list[Output] = []
+    try:
+        _find_below(root, "", patterns, patterns.start(), found, set())
+        return {place: _identity(place) for place in _files(root, found)}
+    except OSError as exc:
+        raise OutputsUnusable(f"the output {exc.filename!r} cannot be read ({exc.strerror})") from exc
+
+
+def check_made(root: Path, outputs: Sequence[Output], before: Mapping[Path, tuple[int, ...]]) -> None:
+    """Raise `OutputsUnusable` if one of the outputs is what was `present` before: the run did not make it."""
+    for place in _files(root, outputs):
+        if place in before and before[place] == _identity(place):
+            path = str(place.relative_to(root))
+            raise OutputsUnusable(
+                f"the output {path!r} was there before and the command left it as it was; start without it"
+            )
 
 
 def holds_path(paths: Sequence[bytes], root: Path, outputs: Sequence[Output]) -> bool:
@@ -127,8 +150,15 @@ def _files(root: Path, outputs: Sequence[Output]) -> Iterable[Path]:
         if not output.is_directory:
             yield place
             continue
-        for directory, _, names in os.walk(place):
+        for directory, directories, names in os.walk(place):
             yield from (Path(directory, name) for name in names)
+            # A link to a directory is listed with the directories.
+            yield from (link for name in directories if (link := Path(directory, name)).is_symlink())
+
+
+def _identity(place: Path) -> tuple[int, ...]:
+    status = os.lstat(place)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _file_holds(paths: Sequence[bytes], place: Path) -> bool:

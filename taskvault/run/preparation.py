@@ -17,7 +17,7 @@ from taskvault.run.input_tree import described, digest_file, followed_digest, ha
 from taskvault.run.inputs import FoundInputs, find_inputs
 from taskvault.run.key import RunKey, bound_to_root
 from taskvault.run.request import RunRequest
-from taskvault.run.toolchain import Surroundings, toolchain_of
+from taskvault.run.toolchain import Surroundings, Toolchain, toolchain_of
 from tvfs.digest import Digest
 from tvfs.plugin_api import HashFunction
 
@@ -38,12 +38,13 @@ class Prepared:
     bound_key: Digest
     """The key of a result that is right only in this root."""
     umask: int
+    toolchain: Toolchain
     stdin: IO[bytes] | None
     """What the command reads, whole; None for nothing."""
 
     def facts(self) -> dict[str, str]:
         """Everything in the key beside arguments, inputs and environment, for the history."""
-        facts = {f"program {text(path)}": digest for path, digest in self.run_key.toolchain.items()}
+        facts = {f"program {text(role)}": digest for role, digest in self.run_key.toolchain.items()}
         facts |= {f"platform {name}": value for name, value in self.run_key.platform.items()}
         facts["working directory"] = text(self.run_key.workdir) or "."
         facts["inputs"] = " ".join(map(text, self.declaration.inputs.texts))
@@ -73,13 +74,13 @@ def prepare(request: RunRequest, declaration: Declaration, hash_function: HashFu
         outputs=declaration.outputs.texts,
         environment=declaration.counting,
         input_root=input_root(found, hash_function),
-        toolchain=toolchain,
+        toolchain=toolchain.digests,
         platform=_platform(umask, followed_digest(found, hash_function), _stream_digest(stdin, hash_function)),
     )
     bound = bound_to_root(run_key, str(root))
     return Prepared(
-        declaration, found, run_key, run_key.digest(hash_function), bound.digest(hash_function), umask, stdin
-    )
+        declaration, found, run_key, run_key.digest(hash_function), bound.digest(hash_function), umask, toolchain, stdin
+    )  # fmt: skip
 
 
 def _platform(umask: int, followed: str, stdin: str) -> dict[str, str]:
@@ -105,12 +106,16 @@ def _umask() -> int:
 
 
 def _read_stdin() -> IO[bytes]:
-    """Return all of our stdin as a file that a command can read."""
+    """Return all of our stdin as a file that a command can read; from here on it is our stdin too.
+
+    Whoever runs the command after all, and however, has it read the same.
+    """
     content = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the run
     while part := os.read(0, _SPILL_BYTES):
         content.write(part)
     content.flush()
     content.seek(0)
+    os.dup2(content.fileno(), 0)
     return content
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,7 +20,8 @@ from taskvault.content_source import content_source
 from taskvault.mounted import MountedTree, exchange
 from taskvault.protocol.messages import Entry, SnapshotRef
 from taskvault.run.coarse_clock import coarse_now_ns
-from taskvault.run.execute import write_all
+from taskvault.run.execute import first_trouble, write_all
+from taskvault.run.inputs import REPLAY_PREFIX
 from taskvault.run.outputs import Output
 from taskvault.run.result_format import ORDER_TYPE
 from taskvault.snapshot_reference import dereference
@@ -62,17 +65,19 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         outputs = [Output(_path(o.path), True) for o in result.output_directories]
         outputs += [Output(_path(o.path), False) for o in (*result.output_files, *result.output_symlinks)]
         order = _order(result)
+        streams = (
+            _stream(result.stdout_raw, result.stdout_digest, function),
+            _stream(result.stderr_raw, result.stderr_digest, function),
+        )
     except (ValueError, TaskVaultError, msgspec.MsgspecError) as exc:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
-    streams = (
-        _stream(result.stdout_raw, result.stdout_digest, function),
-        _stream(result.stderr_raw, result.stderr_digest, function),
-    )
     return StoredResult(entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order)
 
 
-def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> None:
-    """Put the outputs in place, then write what was written; raise before anything is written.
+def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> OSError | None:
+    """Put all outputs in place, then write what was written; raise with nothing changed.
+
+    Return why what was written could not be passed on, or None; that a reader has gone is no trouble.
 
     Under the mount outputs are attached, elsewhere they are copied.  All of them get one time, now: nothing that was
     made is older than its inputs or than anything else that was made.  A directory is replaced whole, in one step.
@@ -82,11 +87,18 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> N
         with _prepared(client, result.snapshot, root) as place:
             if umask != USUAL_UMASK:
                 _apply_umask(place, umask)
-            for output in result.outputs:
-                _publish(place, root, output)
+            with _all_or_nothing() as undo:
+                for output in result.outputs:
+                    _publish(place, root, output, undo)
+    unwritten: dict[int, OSError] = {}
     for stream, part in _in_order(streams, result.order):
-        with suppress(OSError):  # whoever read it has gone, as it may have for the command
+        if stream in unwritten:
+            continue
+        try:
             write_all(stream, part)
+        except OSError as exc:
+            unwritten[stream] = exc
+    return first_trouble(unwritten)
 
 
 @contextmanager
@@ -97,7 +109,7 @@ def _prepared(client: Client, snapshot: SnapshotRef, root: Path) -> Iterator[Pat
         with tree.attached(snapshot, "outputs") as place:
             yield place
         return
-    place = root / f".taskvault-replay-{secrets.token_hex(8)}"
+    place = root / f"{REPLAY_PREFIX}{secrets.token_hex(8)}"
     try:
         with content_source(client) as source:
             materialise(source, dereference(snapshot), os.fsencode(place), subpath=b"outputs")
@@ -107,20 +119,53 @@ def _prepared(client: Client, snapshot: SnapshotRef, root: Path) -> Iterator[Pat
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _publish(place: Path, root: Path, output: Output) -> None:
+@contextmanager
+def _all_or_nothing() -> Iterator[list[Callable[[], None]]]:
+    """Yield a list for what takes back each step; the steps are taken back, the last first, if the body fails."""
+    undo: list[Callable[[], None]] = []
+    try:
+        yield undo
+    except BaseException:
+        for step in reversed(undo):
+            with suppress(OSError):
+                step()
+        raise
+
+
+def _publish(place: Path, root: Path, output: Output, undo: list[Callable[[], None]]) -> None:
     source, target = place / output.path, root / output.path
     if not Path(os.path.realpath(target.parent)).is_relative_to(root):
         raise ResultUnusable(f"{output.path!r} would be written through a symbolic link, outside of the root")
     try:
-        existing = os.lstat(target).st_mode
+        os.lstat(target)
     except FileNotFoundError:
-        os.makedirs(target.parent, exist_ok=True)
+        _make_parents(target.parent, undo)
         os.rename(source, target)
+        undo.append(partial(os.rename, target, source))
         return
-    if output.is_directory or stat.S_ISDIR(existing):
+    _swap(source, target)
+    undo.append(partial(_swap, source, target))
+
+
+def _make_parents(directory: Path, undo: list[Callable[[], None]]) -> None:
+    if not os.path.lexists(directory):
+        _make_parents(directory.parent, undo)
+        os.mkdir(directory)
+        undo.append(partial(os.rmdir, directory))
+
+
+def _swap(source: Path, target: Path) -> None:
+    """Swap two names; what was at `target` stays at `source` until everything is in place."""
+    try:
         exchange(source, target)
-    else:
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        # A file system that cannot swap in one step, such as NFS.
+        aside = source.with_name(f"{source.name}.aside")
+        os.rename(target, aside)
         os.rename(source, target)
+        os.rename(aside, source)
 
 
 def _give_one_time(place: Path) -> None:

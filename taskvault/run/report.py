@@ -15,6 +15,7 @@ from taskvault.protocol.messages import RecordRun, RunRecord
 from taskvault.run.as_text import text
 from taskvault.run.declaration import Declaration
 from taskvault.run.execute import Executed
+from taskvault.run.reach import Reach
 from taskvault.run.request import RunRequest
 from tvfs.errors import TaskVaultError
 
@@ -39,14 +40,17 @@ class Outcome(StrEnum):
 class Report:
     """Collects what is known of one run, and tells it at the end."""
 
-    def __init__(self, home: Path, request: RunRequest, file: Path | None) -> None:
+    def __init__(self, home: Path, request: RunRequest, file: Path | None, *, patience_s: float) -> None:
         self._home = home
         self._request = request
         self._file = file
+        self._patience_s = patience_s
         self._started_ns = time.time_ns()
         self._declaration: Declaration | None = None
         self._prepared: Prepared | None = None
         self.key = ""
+        self.reach: Reach | None = None
+        """A connection that is being made, if the daemon was not asked before."""
 
     def declared(self, declaration: Declaration) -> None:
         """The request was understood."""
@@ -78,8 +82,11 @@ class Report:
 
     def _finish(self, record: RunRecord) -> None:
         """Record the run and report it; trouble with either changes nothing."""
-        with suppress(TaskVaultError, OSError), Client.connect(self._home, timeout_s=RECORD_TIMEOUT_S) as client:
-            record = client.call(RecordRun(record), timeout_s=RECORD_TIMEOUT_S).record
+        timeout_s = max(RECORD_TIMEOUT_S, self._patience_s)
+        with suppress(TaskVaultError, OSError):
+            client = self.reach.client() if self.reach else Client.connect(self._home, timeout_s=timeout_s)
+            with client:
+                record = client.call(RecordRun(record), timeout_s=timeout_s).record
         self.say(line(record))
         if self._file is not None:
             self._write_file(record)

@@ -56,6 +56,20 @@ class ProgramMissing(TaskVaultError):
 
 
 @dataclass(frozen=True, slots=True)
+class Toolchain:
+    """The programs that count."""
+
+    digests: Mapping[str, str]
+    """Role to digest of content: `cc`, `cc cc1`, `script #!python3`."""
+    identities: Mapping[Path, tuple[int, ...]]
+    """What each file was before it was read: changes when the content may have."""
+
+    def changed(self) -> Path | None:
+        """Return a program that is not what it was, or None."""
+        return next((path for path, identity in self.identities.items() if _identity(path) != identity), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """Where programs are looked for."""
 
@@ -81,21 +95,39 @@ def toolchain_of(
     *,
     digest_of: Callable[[Path], Digest],
     executor: Executor,
-) -> dict[str, str]:
-    """Return path to digest of every program that counts; raise `ProgramMissing`, or `OSError` for one not readable."""
+) -> Toolchain:
+    """Return every program that counts; raise `ProgramMissing`, or `OSError` for one that cannot be read."""
     program = find_program(arguments[0], surroundings)
     if program is None:
         raise ProgramMissing(arguments[0])
-    found = {Path(os.path.realpath(path)) for path in _programs(program, arguments, surroundings)}
-    compilers = sorted(path for path in found if COMPILER.match(path.name))
-    for parts in executor.map(lambda compiler: _parts_of(compiler, surroundings), compilers):
-        found.update(parts)
-    ordered = sorted(found)
-    return {str(path): str(digest) for path, digest in zip(ordered, executor.map(digest_of, ordered), strict=True)}
+    found = dict(_programs(program, arguments, surroundings))
+    # Under the name it was called by: a link named gcc may lead to a wrapper, which passes the question on.
+    compilers = [role for role, path in found.items() if _is_compiler(path)]
+    asked = executor.map(lambda role: _parts_of(found[role], surroundings), compilers)
+    for role, parts in zip(compilers, asked, strict=True):
+        found.update((f"{role} {part}", path) for part, path in parts.items())
+    real = {role: Path(os.path.realpath(path)) for role, path in found.items()}
+    ordered = sorted(set(real.values()))
+    identities = {path: _identity(path) for path in ordered}
+    digests = dict(zip(ordered, map(str, executor.map(digest_of, ordered)), strict=True))
+    return Toolchain({role: digests[path] for role, path in sorted(real.items())}, identities)
 
 
-def _programs(program: Path, arguments: Sequence[str], surroundings: Surroundings) -> Iterator[Path]:
-    yield from _with_interpreters(program, surroundings)
+def _is_compiler(path: Path) -> bool:
+    return bool(COMPILER.match(path.name) or COMPILER.match(os.path.basename(os.path.realpath(path))))
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _programs(program: Path, arguments: Sequence[str], surroundings: Surroundings) -> Iterator[tuple[str, Path]]:
+    """Yield role and path of each."""
+    yield from _with_interpreters(arguments[0], program, surroundings)
     named = {program.name, Path(os.path.realpath(program)).name}
     wanted: list[str] = [tool for name in sorted(named) for tool in DRIVES.get(name, ())]
     if named & WRAPPERS:
@@ -106,7 +138,7 @@ def _programs(program: Path, arguments: Sequence[str], surroundings: Surrounding
     for name in dict.fromkeys(wanted):
         path = find_program(name, surroundings)
         if path is not None:
-            yield from _with_interpreters(path, surroundings)
+            yield from _with_interpreters(name, path, surroundings)
 
 
 def _chosen(arguments: Iterable[str], environment: Mapping[str, str]) -> list[str]:
@@ -118,21 +150,23 @@ def _chosen(arguments: Iterable[str], environment: Mapping[str, str]) -> list[st
     return [word for value in values for word in value.split()]
 
 
-def _with_interpreters(program: Path, surroundings: Surroundings) -> Iterator[Path]:
+def _with_interpreters(role: str, program: Path, surroundings: Surroundings) -> Iterator[tuple[str, Path]]:
     path: Path | None = program
     for _ in range(_SCRIPT_DEPTH):
         if path is None:
             return
-        yield path
+        yield role, path
         words = _shebang(path)
         if not words:
             return
         interpreter = Path(words[0])
+        role = f"{role} #!{interpreter.name}"
         if interpreter.name == "env":
-            yield interpreter
+            yield role, interpreter
             # `env -S name`, `env VARIABLE=value name`: the first plain word is the interpreter.
             name = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), None)
             path = find_program(name, surroundings) if name else None
+            role = f"{role} {name}"
         else:
             path = interpreter if _is_program(interpreter) else None
 
@@ -145,7 +179,7 @@ def _shebang(path: Path) -> list[str]:
     return os.fsdecode(start[2:].split(b"\n", 1)[0]).split()
 
 
-def _parts_of(compiler: Path, surroundings: Surroundings) -> list[Path]:
+def _parts_of(compiler: Path, surroundings: Surroundings) -> dict[str, Path]:
     asked = []
     for part in COMPILER_PARTS:
         with suppress(OSError):
@@ -157,9 +191,9 @@ def _parts_of(compiler: Path, surroundings: Surroundings) -> list[Path]:
                 env=dict(surroundings.environment),
                 cwd=surroundings.workdir,
             )
-            asked.append(process)
-    found = []
-    for process in asked:
+            asked.append((part, process))
+    found = {}
+    for part, process in asked:
         try:
             answer, _ = process.communicate(timeout=_ASK_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -169,7 +203,7 @@ def _parts_of(compiler: Path, surroundings: Surroundings) -> list[Path]:
         name = os.fsdecode(answer).strip()
         path = find_program(name, surroundings) if name else None
         if path is not None:
-            found.append(Path(os.path.realpath(path)))
+            found[part] = path
     return found
 
 

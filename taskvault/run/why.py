@@ -107,19 +107,11 @@ def _arguments(before: Sequence[str], now: Sequence[str]) -> Iterator[Change]:
 
 
 def _facts(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Change]:
-    yield from _programs(_with_prefix(before, "program "), _with_prefix(now, "program "))
-    yield from _named("platform", _with_prefix(before, "platform "), _with_prefix(now, "platform "))
+    for kind in ("program", "platform"):
+        yield from _named(kind, _with_prefix(before, f"{kind} "), _with_prefix(now, f"{kind} "))
     for name in ("working directory", "outputs"):
         if before.get(name, "") != now.get(name, ""):
             yield Change(name, "", before.get(name), now.get(name))
-
-
-def _programs(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Change]:
-    # Where a program lies is not in the key, only what it is.
-    old, new = set(before.values()), set(now.values())
-    gone = {path: digest for path, digest in before.items() if digest not in new}
-    come = {path: digest for path, digest in now.items() if digest not in old}
-    yield from _named("program", gone, come)
 
 
 def _with_prefix(facts: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -130,6 +130,17 @@ def test_a_daemon_that_hangs_is_ended_by_force(own: Vault) -> None:
     os.kill(own.pid, signal.SIGKILL)
 
 
+def test_the_mount_of_a_daemon_that_was_killed_is_noticed_and_taken_away(own: Vault) -> None:
+    own.tv("down")
+    own.tv("up", "--mount", str(own.home.parent / "a b"))
+    os.kill(own.pid, signal.SIGKILL)
+    while "not up" not in (said := own.tv("doctor").out):
+        pass
+    assert f"left {own.home.parent}/a b mounted" in said
+    assert own.tv("down").out == "Not up.\n"
+    assert "a\\040b" not in Path("/proc/self/mountinfo").read_text()
+
+
 def test_a_vault_is_made_once(own: Vault, tmp_path: Path) -> None:
     assert "already" in own.tv("init", exit_code=5).err
     (tmp_path / "full").mkdir()

@@ -64,6 +64,15 @@ def test_a_killed_daemon_leaves_no_mount(unit: Path) -> None:
     assert settings(unit, "ExecStopPost")
 
 
+@each_unit
+def test_the_daemon_knows_every_option_of_the_unit(unit: Path) -> None:
+    shown = subprocess.run([sys.executable, "-m", "tvd.main", "--help"], capture_output=True, text=True, check=True)
+    (command,) = settings(unit, "ExecStart")
+    options = re.findall(r"(--[a-z-]+)", command)
+    assert options
+    assert not [option for option in options if not re.search(rf"{option}\b", shown.stdout)]
+
+
 def test_a_user_unit_lets_fusermount_be_setuid() -> None:
     text = (UNITS / "tvd-user.service").read_text()
     assert not re.findall(r"^(NoNewPrivileges|RestrictRealtime|LockPersonality|SystemCall\w+)=", text, re.MULTILINE)

@@ -38,9 +38,11 @@ class MountSettings:
     vault: str
     """Name of the vault, in the mount table as `taskvault:<vault>`: tells our dead mounts from foreign ones."""
     read_ahead_kib: int = 4096
-    """How much the kernel reads ahead of a sequential reader; its own 128 makes eight times as many requests.  A request is
-    1 MiB at most: with four the kernel asks for the next while one is decoded, and a file of 1 MiB takes two requests
-    instead of three.  Set only as root."""
+    """How much the kernel reads ahead of a sequential reader; its own 128 makes eight times as many requests.
+
+    A request is 1 MiB at most: with four the kernel asks for the next while one is decoded, and a file of 1 MiB takes
+    two requests instead of three.  Set only as root.
+    """
     max_background: int = 64
     """Requests that the kernel may have waiting without a process waiting; its default is 12.  Set only as root."""
     max_tasks: int = 24

@@ -7,13 +7,13 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 from contextlib import suppress
 
 import click
 
 from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.errors import HostTrouble
+from taskvault.cli.mounts import is_dead, let_go, of_vault
 from taskvault.cli.output import show
 
 ORDERLY_TIMEOUT_S = 120.0
@@ -38,6 +38,8 @@ def down(context: Context, force: bool, as_json: bool) -> None:
 
     pid = _owner(context)
     if pid is None:
+        for point in filter(is_dead, of_vault(context.home)):
+            let_go(point)  # left by a daemon that was killed
         show(as_json, {"home": str(context.home), "stopped": False}, "Not up.")
         return
     try:
@@ -46,7 +48,8 @@ def down(context: Context, force: bool, as_json: bool) -> None:
         if not force:
             raise
         _end(pid)
-        _let_go(f"{context.home}/mnt")
+        for point in of_vault(context.home):
+            let_go(point)
     show(as_json, {"home": str(context.home), "stopped": True}, "Down.")
 
 
@@ -84,6 +87,8 @@ def _end(pid: int) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+            # One that was only stopped can then still end in order.
+            os.kill(pid, signal.SIGCONT)
         if _ended(pid, FORCED_TIMEOUT_S):
             return
     raise HostTrouble(f"The process {pid} does not end even when killed; it waits for the disk or the kernel.")
@@ -98,11 +103,3 @@ def _ended(pid: int, timeout_s: float) -> bool:
         return bool(select.select([descriptor], [], [], timeout_s)[0])
     finally:
         os.close(descriptor)
-
-
-def _let_go(mount: str) -> None:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        mounted = any(line.split()[4] == mount for line in mounts)
-    if mounted:
-        with suppress(FileNotFoundError):
-            subprocess.run(["fusermount3", "-u", "-z", mount], check=False, capture_output=True)

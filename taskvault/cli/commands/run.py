@@ -9,6 +9,9 @@ from pathlib import Path
 import click
 
 from taskvault.cli.context import Context, notes, pass_context, scope_option
+from taskvault.cli.errors import Refusal, say
+
+MOST_PATIENCE_S = 3600.0
 
 
 @click.command(
@@ -62,9 +65,24 @@ def run(  # noqa: PLR0913  # one for each option
     if refresh and check:
         raise click.UsageError("--refresh and --check contradict each other")
     mode = Mode.CHECK if check else Mode.REFRESH if refresh else Mode.NORMAL
+    from taskvault.run.environment import VariableInvalid, changed_environment
+    from taskvault.run.execute import become
+    from taskvault.run.patterns import PatternInvalid
+    from taskvault.run.root import RootInvalid
+
+    try:
+        environment = changed_environment(os.environ, variables)
+        if os.environ.get("TASKVAULT", "").lower() in ("off", "0", "no", "false"):
+            return become(command, environment)
+        home, workdir = context.home, Path(os.getcwd())
+    except VariableInvalid as exc:
+        raise click.UsageError(str(exc)) from exc
+    except (Refusal, OSError) as exc:
+        say(f"running without the vault: {exc if isinstance(exc, Refusal) else 'the working directory is gone'}")
+        return become(command, environment)
     request = RunRequest(
         command=command,
-        workdir=Path(os.getcwd()),
+        workdir=workdir,
         environment=dict(os.environ),
         root=root,
         inputs=inputs,
@@ -76,23 +94,18 @@ def run(  # noqa: PLR0913  # one for each option
         mode=mode,
         quiet=quiet,
     )
-    from taskvault.run.environment import VariableInvalid, changed_environment
-    from taskvault.run.execute import become
-    from taskvault.run.patterns import PatternInvalid
-    from taskvault.run.root import RootInvalid
-
     try:
-        if os.environ.get("TASKVAULT", "").lower() in ("off", "0", "no", "false"):
-            return become(command, changed_environment(os.environ, variables))
         from taskvault.run.engine import Engine
 
-        return Engine(context.home, request, report_file=json_file, patience_s=_patience_s()).run()
-    except (PatternInvalid, RootInvalid, VariableInvalid) as exc:
+        return Engine(home, request, report_file=json_file, patience_s=_patience_s()).run()
+    except (PatternInvalid, RootInvalid) as exc:
         raise click.UsageError(str(exc)) from exc
 
 
 def _patience_s() -> float | None:
     """Return how long the daemon may take to greet, where that is set: on machines that are often very busy."""
     with suppress(ValueError):
-        return float(os.environ.get("TASKVAULT_PATIENCE_S", ""))
+        patience_s = float(os.environ.get("TASKVAULT_PATIENCE_S", ""))
+        if 0 < patience_s <= MOST_PATIENCE_S:
+            return patience_s
     return None

@@ -28,6 +28,11 @@ def test_how_many_jobs_make_runs_says_nothing_about_what_it_makes(option: str) -
     assert counting_variables({"MAKEFLAGS": f"{option} -k"}, []) == counting_variables({"MAKEFLAGS": "-k"}, [])
 
 
+def test_what_looks_like_a_job_option_in_a_variable_of_make_counts() -> None:
+    one, other = ({"MAKEFLAGS": f"k -j4 -- LIBS=-la\\ -l{name}"} for name in "xy")
+    assert counting_variables(one, []) != counting_variables(other, [])
+
+
 @pytest.mark.parametrize("text", ["", "=x", "A\0B"])
 def test_what_names_no_variable_is_refused(text: str) -> None:
     with pytest.raises(VariableInvalid):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +31,7 @@ def toolchain(arguments: Sequence[str], tools: Path, **variables: str) -> set[st
     surroundings = Surroundings({"PATH": str(tools), **variables}, tools.parent)
     with ThreadPoolExecutor(2) as executor:
         found = toolchain_of(arguments, surroundings, digest_of=lambda p: digest_file(p, HASH), executor=executor)
-    return {os.path.basename(path) for path in found}
+    return {role.split()[-1].removeprefix("#!") for role in found.digests}
 
 
 def test_a_script_brings_its_interpreter(tools: Path) -> None:
@@ -82,7 +81,7 @@ def test_a_changed_program_changes_its_digest(tools: Path) -> None:
         for content in ("one", "two"):
             program(tools, "tool", content)
             made = toolchain_of(["tool"], surroundings, digest_of=lambda p: digest_file(p, HASH), executor=executor)
-            digests.append(made)
+            digests.append(made.digests)
     assert digests[0] != digests[1]
 
 
