@@ -37,6 +37,8 @@ def main() -> int:
     for name in options.cases or CASES:
         print(f"{name}:", file=sys.stderr, flush=True)
         outcomes += CASES[name](cache, options.pairs)
+        # At once, since the whole takes half an hour and may be interrupted.
+        print(render(outcomes), file=sys.stderr, flush=True)
     table = render(outcomes)
     print(table)
     if options.write:
