@@ -82,3 +82,29 @@ async def test_a_chunk_deleted_while_it_is_read_does_not_stay_readable() -> None
     with pytest.raises(ChunkMissing):
         await store.get(IDS[0])
     assert store.used_bytes == 0
+
+
+class DeletesLate(AnswersLate):
+    """Also tells when it is about to delete, and waits."""
+
+    async def delete(self, chunk_id: ChunkId, /) -> None:
+        self.deleting.set()
+        await self.answering.wait()
+        await super().delete(chunk_id)
+
+    deleting: trio.Event
+
+
+async def test_a_chunk_asked_for_while_it_is_being_deleted_does_not_stay_readable() -> None:
+    inner = DeletesLate(MemoryChunkStore(HASH, CHUNKS))
+    inner.answering, inner.answer, inner.deleting = trio.Event(), trio.Event(), trio.Event()
+    store = CachedChunkStore(inner)
+    async with trio.open_nursery() as reading:
+        async with trio.open_nursery() as deleting:
+            deleting.start_soon(store.delete, IDS[0])
+            await inner.deleting.wait()
+            reading.start_soon(store.get, IDS[0])
+        inner.answer.set()
+    with pytest.raises(ChunkMissing):
+        await store.get(IDS[0])
+    assert store.used_bytes == 0
