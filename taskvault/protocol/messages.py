@@ -9,23 +9,76 @@ from __future__ import annotations
 
 import msgspec
 
+from taskvault.protocol.maintenance import (
+    Activity as Activity,
+)
+from taskvault.protocol.maintenance import (
+    AuditRecords as AuditRecords,
+)
+from taskvault.protocol.maintenance import (
+    AuditVerified as AuditVerified,
+)
+from taskvault.protocol.maintenance import (
+    Collected as Collected,
+)
+from taskvault.protocol.maintenance import (
+    CollectGarbage as CollectGarbage,
+)
+from taskvault.protocol.maintenance import (
+    DescribePath as DescribePath,
+)
+from taskvault.protocol.maintenance import (
+    FindNewest as FindNewest,
+)
+from taskvault.protocol.maintenance import (
+    GetActivity as GetActivity,
+)
+from taskvault.protocol.maintenance import (
+    GetPluginUse as GetPluginUse,
+)
+from taskvault.protocol.maintenance import (
+    MarkEvictable as MarkEvictable,
+)
+from taskvault.protocol.maintenance import (
+    MeasurePath as MeasurePath,
+)
+from taskvault.protocol.maintenance import (
+    PathDescribed as PathDescribed,
+)
+from taskvault.protocol.maintenance import (
+    PathMeasured as PathMeasured,
+)
+from taskvault.protocol.maintenance import (
+    PluginUse as PluginUse,
+)
+from taskvault.protocol.maintenance import (
+    ReadAudit as ReadAudit,
+)
+from taskvault.protocol.maintenance import (
+    RemoveSnapshot as RemoveSnapshot,
+)
+from taskvault.protocol.maintenance import (
+    SetPin as SetPin,
+)
+from taskvault.protocol.maintenance import (
+    Verified as Verified,
+)
+from taskvault.protocol.maintenance import (
+    VerifyAudit as VerifyAudit,
+)
+from taskvault.protocol.maintenance import (
+    VerifySome as VerifySome,
+)
+from taskvault.protocol.message import Message
+from taskvault.protocol.message import SnapshotRef as SnapshotRef
+from taskvault.protocol.runs import FindRuns as FindRuns
+from taskvault.protocol.runs import RecordRun as RecordRun
+from taskvault.protocol.runs import RunRecord as RunRecord
+from taskvault.protocol.runs import RunReply as RunReply
+from taskvault.protocol.runs import Runs as Runs
 from tvfs.ingest.commit import IngestCommit
 
 PROTOCOL_VERSION = 1
-
-
-class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """Base of every message; the class name is the tag."""
-
-
-class SnapshotRef(msgspec.Struct, frozen=True):
-    """A snapshot on the wire: digests as `str(Digest)` writes them."""
-
-    tree: str
-    attributes: str | None
-    index: bytes
-    files: int
-    size: int
 
 
 # --- session ---------------------------------------------------------------------------------------------------------
@@ -212,6 +265,9 @@ class Entry(msgspec.Struct, frozen=True):
     """What it took to make: wall time of the command."""
     observed: str = "declared"
     uses: int = 0
+    pinned: bool = False
+    expires_ns: int = 0
+    """When its time to live ends; 0: never."""
 
 
 class SaveEntry(Message, frozen=True, tag=True):
@@ -224,6 +280,9 @@ class SaveEntry(Message, frozen=True, tag=True):
     replace: bool = False
     result: bytes = b""
     cost_ns: int = 0
+    ttl_s: float | None = None
+    """From now; None: it does not expire."""
+    pinned: bool = False
 
 
 class GetEntry(Message, frozen=True, tag=True):
@@ -329,64 +388,6 @@ class FindSnapshot(Message, frozen=True, tag=True):
     name: str
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------
-
-
-class RunRecord(msgspec.Struct, frozen=True):
-    """One run as history and `tv why` keep it."""
-
-    run: str
-    """Id: decimal sequence number; empty until stored."""
-    started_ns: int
-    duration_ns: int
-    command: list[str]
-    root: str
-    workdir: str
-    scope: str
-    key: str
-    """The action digest in hexadecimal: the entry's key."""
-    outcome: str
-    """`hit`, `stored`, `not stored`, `failed`."""
-    reason: str
-    exit_code: int
-    saved_ns: int = 0
-    inputs: dict[str, str] = {}
-    """Path to digest (or symlink target), for saying what differs."""
-    environment: dict[str, str] = {}
-    """Variable to value, only those that count."""
-    facts: dict[str, str] = {}
-    """Everything else in the key: toolchain digest, platform, patterns."""
-
-
-class RecordRun(Message, frozen=True, tag=True):
-    """Add a run to the history; answered with `RunReply`."""
-
-    record: RunRecord
-
-
-class FindRuns(Message, frozen=True, tag=True):
-    """Latest runs first; `run` picks one by id, `command` and `root` filter exactly."""
-
-    run: str | None = None
-    root: str | None = None
-    command: list[str] | None = None
-    limit: int = 100
-    brief: bool = False
-    """Leave out inputs, environment and facts, which may be long."""
-
-
-class Runs(Message, frozen=True, tag=True):
-    """Runs, latest first."""
-
-    runs: list[RunRecord]
-
-
-class RunReply(Message, frozen=True, tag=True):
-    """The record as stored, with its id."""
-
-    record: RunRecord
-
-
 Request = (
     Hello
     | GetStatus
@@ -410,6 +411,18 @@ Request = (
     | FindSnapshot
     | RecordRun
     | FindRuns
+    | CollectGarbage
+    | SetPin
+    | FindNewest
+    | RemoveSnapshot
+    | MarkEvictable
+    | VerifySome
+    | ReadAudit
+    | VerifyAudit
+    | MeasurePath
+    | DescribePath
+    | GetActivity
+    | GetPluginUse
 )
 Reply = (
     Welcome
@@ -427,6 +440,14 @@ Reply = (
     | SnapshotReply
     | Runs
     | RunReply
+    | Collected
+    | Verified
+    | AuditRecords
+    | AuditVerified
+    | PathMeasured
+    | PathDescribed
+    | Activity
+    | PluginUse
 )
 
 ANSWERS: dict[type[Message], type[Message]] = {
@@ -452,5 +473,17 @@ ANSWERS: dict[type[Message], type[Message]] = {
     FindSnapshot: SnapshotReply,
     RecordRun: RunReply,
     FindRuns: Runs,
+    CollectGarbage: Collected,
+    SetPin: EntryReply,
+    FindNewest: EntryReply,
+    RemoveSnapshot: Done,
+    MarkEvictable: Done,
+    VerifySome: Verified,
+    ReadAudit: AuditRecords,
+    VerifyAudit: AuditVerified,
+    MeasurePath: PathMeasured,
+    DescribePath: PathDescribed,
+    GetActivity: Activity,
+    GetPluginUse: PluginUse,
 }
 """What answers each request, unless it is `Failed`."""

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from taskvault.protocol.messages import Message, Reply
+from taskvault.protocol.message import Message
+from taskvault.protocol.messages import Reply
 
 
 @dataclass(frozen=True, slots=True)

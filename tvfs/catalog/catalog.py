@@ -26,6 +26,9 @@ class Family(StrEnum):
     STAGING = "staging"
     ORPHAN = "orphan"
     RUN = "run"
+    REF = "ref"
+    DOOMED = "doomed"
+    USAGE = "usage"
     AUDIT = "audit"
 
 

@@ -1,0 +1,62 @@
+"""What a client and the owner say to each other about the history of runs."""
+
+from __future__ import annotations
+
+import msgspec
+
+from taskvault.protocol.message import Message
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """One run as history and `tv why` keep it."""
+
+    run: str
+    """Id: decimal sequence number; empty until stored."""
+    started_ns: int
+    duration_ns: int
+    command: list[str]
+    root: str
+    workdir: str
+    scope: str
+    key: str
+    """The action digest in hexadecimal: the entry's key."""
+    outcome: str
+    """`hit`, `stored`, `not stored`, `failed`."""
+    reason: str
+    exit_code: int
+    saved_ns: int = 0
+    inputs: dict[str, str] = {}
+    """Path to digest (or symlink target), for saying what differs."""
+    environment: dict[str, str] = {}
+    """Variable to value, only those that count."""
+    facts: dict[str, str] = {}
+    """Everything else in the key: toolchain digest, platform, patterns."""
+
+
+class RecordRun(Message, frozen=True, tag=True):
+    """Add a run to the history; answered with `RunReply`."""
+
+    record: RunRecord
+
+
+class FindRuns(Message, frozen=True, tag=True):
+    """Latest runs first; `run` picks one by id, `command` and `root` filter exactly."""
+
+    run: str | None = None
+    root: str | None = None
+    command: list[str] | None = None
+    limit: int = 100
+    brief: bool = False
+    """Leave out inputs, environment and facts, which may be long."""
+
+
+class Runs(Message, frozen=True, tag=True):
+    """Runs, latest first."""
+
+    runs: list[RunRecord]
+
+
+class RunReply(Message, frozen=True, tag=True):
+    """The record as stored, with its id."""
+
+    record: RunRecord
