@@ -13,9 +13,25 @@ from tvfs.plugin_api import Chunker
 from tvfs.testing.chunking_contract import ChunkingContract
 
 KIB = 1024
+SMALL: dict[str, int | str] = {"min_bytes": 16 * KIB, "avg_bytes": 64 * KIB, "max_bytes": 256 * KIB}
 
 
 class TestFastCdc(ChunkingContract):
+    # fmt: off
+    golden = [  # noqa: RUF012
+        154101, 233313, 87476, 88231, 167773, 167533, 163425, 89654, 49405, 162477, 142723, 205520, 204167,
+        181354,
+    ]
+    # fmt: on
+
+    def make_chunker(self) -> Chunker:
+        return fastcdc.make({})
+
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        return fastcdc.make(parameters)
+
+
+class TestFastCdcWithSmallChunks(ChunkingContract):
     # fmt: off
     golden = [  # noqa: RUF012
         101506, 52595, 109002, 151989, 59798, 72134, 79398, 102035, 164925, 86539, 81931, 69478, 20176, 49405, 87191,
@@ -24,7 +40,7 @@ class TestFastCdc(ChunkingContract):
     # fmt: on
 
     def make_chunker(self) -> Chunker:
-        return fastcdc.make({})
+        return fastcdc.make(SMALL)
 
     def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
         return fastcdc.make(parameters)
@@ -39,7 +55,7 @@ class TestFastCdcWithASeed(ChunkingContract):
     # fmt: on
 
     def make_chunker(self) -> Chunker:
-        return fastcdc.make({"seed": 7})
+        return fastcdc.make({**SMALL, "seed": 7})
 
     def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
         return fastcdc.make(parameters)
@@ -113,7 +129,7 @@ def test_a_missing_c_extension_is_said_when_the_chunker_is_made(monkeypatch: pyt
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"min_bytes": 100_000},
+        {"min_bytes": 200_000},
         {"max_bytes": 1000},
         {"avg_bytes": 8 << 20},
         {"seed": -1},

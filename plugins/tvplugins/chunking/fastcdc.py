@@ -1,6 +1,6 @@
 """Content-defined chunks by FastCDC-2020: an insertion changes the chunks around it and no others.
 
-Parameters, all part of a vault's format: `min_bytes` (default 16 KiB), `avg_bytes` (64 KiB), `max_bytes` (256 KiB) and
+Parameters, all part of a vault's format: `min_bytes` (default 32 KiB), `avg_bytes` (128 KiB), `max_bytes` (512 KiB) and
 `seed` (0).  The mean chunk of random bytes has `min_bytes + avg_bytes`.
 
 The rule for tails: once no more than `max_bytes / 4` of a content is left, what is left is one chunk.  So small files
@@ -19,7 +19,7 @@ from typing import Any
 from tvfs.plugin_api.buffer import Buffer
 from tvplugins.parameters import read_numbers
 
-DEFAULTS = {"min_bytes": 16 << 10, "avg_bytes": 64 << 10, "max_bytes": 256 << 10, "seed": 0}
+DEFAULTS = {"min_bytes": 32 << 10, "avg_bytes": 128 << 10, "max_bytes": 512 << 10, "seed": 0}
 MAX_SEED = (1 << 63) - 1
 LIMITS = {"min_bytes": (64, 1 << 20), "avg_bytes": (256, 4 << 20), "max_bytes": (1024, 16 << 20), "seed": (0, MAX_SEED)}
 """What pyfastcdc accepts."""

@@ -1,4 +1,4 @@
-"""Zstandard: the default codec. Parameter: `level`, 1 (default, fastest) to 19."""
+"""Zstandard: the default codec. Parameter: `level`, 1 (fastest) to 19; default 3."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvfs.plugin_api.buffer import Buffer
 from tvfs.plugin_api.compression import CodecFailed
 from tvplugins.parameters import read_numbers
 
-DEFAULT_LEVEL = 1
+DEFAULT_LEVEL = 3
 MAX_LEVEL = 19
 """Higher ones need hundreds of MiB for each thread."""
 
