@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.vaults_in_order import assert_in_order, vaults_below
 from tvfs.fuse.mount_table import mounts_at
+from tvfs.fuse.settings import TRANSPORTS
 
 SERVE = Path(__file__).parent / "serve.py"
 ROOT = Path(__file__).parents[2]
@@ -95,13 +97,19 @@ def detach(point: Path) -> None:
 Serve = Callable[..., Server]
 
 
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each way to speak with the kernel."""
+    return str(request.param)
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, transport: str) -> Iterator[Serve]:
     """Start a server on `tmp_path/mnt`, or another mount point, and wait until it is mounted."""
     servers: list[Server] = []
 
     def start(*arguments: str, point: Path | None = None, mounted: bool = True) -> Server:
-        server = Server(point or tmp_path / "mnt", *arguments)
+        server = Server(point or tmp_path / "mnt", "--transport", transport, *arguments)
         servers.append(server)
         if mounted:
             server.answer("mounted")
@@ -117,16 +125,23 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             server.close()
 
 
-@pytest.fixture(scope="session", params=["memory", "vault"])
+@pytest.fixture(
+    scope="session", params=["pyfuse3-memory", "pyfuse3-vault", "kernel-memory", "kernel-vault", "kernel-passthrough"]
+)
 def shared_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
     """One mount of each kind for all tests that only use it."""
     base = tmp_path_factory.mktemp("shared")
-    server = Server(base / "mnt", *(["--vault", str(base / "vault")] if request.param == "vault" else []))
+    transport, kind = request.param.split("-")
+    arguments = [] if kind == "memory" else ["--vault", str(base / "vault")]
+    settings = {"vault": "test", "passthrough": kind == "passthrough"}
+    server = Server(base / "mnt", "--transport", transport, "--settings", json.dumps(settings), *arguments)
     try:
         server.answer("mounted")
         yield server
     finally:
         server.close()
+    for home in vaults_below(base):
+        assert_in_order(home)
 
 
 @pytest.fixture

@@ -15,17 +15,17 @@ import sys
 import time
 from pathlib import Path
 
-import pyfuse3
 import trio
 
 from tvfs.clock import SystemClock
 from tvfs.errors import TaskVaultError
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.lookups import LookupCounts
-from tvfs.filesystem.model import WORK, Absent, Found, Ino
+from tvfs.filesystem.model import WORK, Absent, Found, Handle, Ino
 from tvfs.filesystem.settings import FilesystemSettings
-from tvfs.fuse.mount import Mounted, MountSettings, serve
+from tvfs.fuse.mount import Mounted, serve
 from tvfs.fuse.served_filesystem import ServedFilesystem
+from tvfs.fuse.settings import TRANSPORTS, MountSettings
 from tvfs.fuse.unmount import unmount
 from tvfs.plugin_api import PluginRegistry
 from tvfs.testing.memory_filesystem import MemoryFilesystem
@@ -43,6 +43,17 @@ class FailingFilesystem(MemoryFilesystem):
         if name == b"bad-disk":
             raise OSError(121, "a bad disk")
         return super().lookup(parent, name)
+
+
+class SlowFilesystem(MemoryFilesystem):
+    """Never has what is to be read."""
+
+    def read_nowait(self, handle: Handle, offset: int, length: int) -> bytes | None:
+        return None
+
+    async def read(self, handle: Handle, offset: int, length: int) -> bytes:
+        await trio.sleep_forever()
+        return b""
 
 
 def say(kind: str, **facts: object) -> None:
@@ -72,11 +83,15 @@ async def obey(mounted: Mounted, inline_work: InlineWork) -> None:
         for command in received.decode().split():
             match command:
                 case "counts":
-                    say("counts", **mounted.operations.counts)
+                    say("counts", **mounted.transport.counts)
                 case "plain-intake":
+                    import pyfuse3
+
                     pyfuse3.trio.wait_readable = trio.lowlevel.wait_readable
                     say("plain intake")
                 case "unguard":
+                    import pyfuse3
+
                     pyfuse3.trio.wait_readable = trio.lowlevel.wait_readable
                     signal.setitimer(signal.ITIMER_REAL, 0.0)
                     say("unguarded")
@@ -91,7 +106,7 @@ async def obey(mounted: Mounted, inline_work: InlineWork) -> None:
 
 
 async def serve_until_told(arguments: argparse.Namespace, filesystem: ServedFilesystem, lookups: LookupCounts) -> None:
-    settings = MountSettings(**json.loads(arguments.settings))
+    settings = MountSettings(transport=arguments.transport, **json.loads(arguments.settings))
     inline_work = InlineWork(arguments.inline_work or 1.0)
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -111,7 +126,8 @@ async def serve_until_told(arguments: argparse.Namespace, filesystem: ServedFile
 
 async def serve_memory(arguments: argparse.Namespace) -> None:
     lookups = LookupCounts()
-    filesystem = FailingFilesystem(clock=SystemClock(), lookups=lookups, capacity_bytes=arguments.capacity)
+    kind = SlowFilesystem if arguments.slow_reads else FailingFilesystem
+    filesystem = kind(clock=SystemClock(), lookups=lookups, capacity_bytes=arguments.capacity)
     await serve_until_told(arguments, filesystem, lookups)
     say("ended", inodes=filesystem.inodes(), contents=contents_of(filesystem) if arguments.show_contents else {})
 
@@ -120,7 +136,9 @@ async def serve_vault(arguments: argparse.Namespace) -> None:
     """As the owner does, with everything sealed as soon as it rests."""
     lookups = LookupCounts()
     async with open_vault(arguments.vault, PluginRegistry()) as vault:
-        settings = FilesystemSettings(seal_idle_s=0.05)
+        settings = FilesystemSettings(
+            seal_idle_s=0.05, hot_files=json.loads(arguments.settings).get("passthrough", False)
+        )
         filesystem = Filesystem(vault, clock=SystemClock(), settings=settings, lookups=lookups)
         filesystem.start()
         try:
@@ -159,8 +177,10 @@ def main() -> int:
     parser.add_argument("point", type=Path)
     parser.add_argument("--vault", type=Path, help="serve this vault, made if need be, instead of the twin in memory")
     parser.add_argument("--settings", default='{"vault": "test"}')
+    parser.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0])
     parser.add_argument("--capacity", type=int, default=1 << 30)
     parser.add_argument("--inline-work", type=float, default=0.0, help="seconds")
+    parser.add_argument("--slow-reads", action="store_true")
     parser.add_argument("--show-contents", action="store_true")
     arguments = parser.parse_args()
     if arguments.vault and not (arguments.vault / "meta").exists():

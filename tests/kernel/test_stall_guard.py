@@ -50,14 +50,22 @@ def longest_stall_s(server: Server, *, attempts: int) -> float:
     return longest
 
 
+@pytest.mark.parametrize("transport", ["pyfuse3"], indirect=True)
 def test_without_the_guard_a_killed_client_stops_the_server(serve: Serve) -> None:
     server = serve("--inline-work", str(HELD_S))
     server.ask("unguard", "unguarded")
     assert longest_stall_s(server, attempts=20) > STALL_S
 
 
+@pytest.mark.parametrize("transport", ["pyfuse3"], indirect=True)
 def test_with_the_guard_a_killed_client_is_nothing(serve: Serve) -> None:
     """With pyfuse3's own intake, so that it is the guard alone that ends the stall."""
     server = serve("--inline-work", str(HELD_S))
     server.ask("plain-intake", "plain intake")
+    assert longest_stall_s(server, attempts=5) < STALL_S
+
+
+@pytest.mark.parametrize("transport", ["kernel"], indirect=True)
+def test_without_blocking_reads_a_killed_client_is_nothing_and_no_guard_is_needed(serve: Serve) -> None:
+    server = serve("--inline-work", str(HELD_S))
     assert longest_stall_s(server, attempts=5) < STALL_S

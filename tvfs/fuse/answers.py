@@ -11,15 +11,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-import structlog
 from pyfuse3 import FUSEError
 
-from tvfs.errors import TaskVaultError
-from tvfs.filesystem.posix_error import as_posix
+from tvfs.fuse.refusals import errno_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_log = structlog.get_logger()
 
 
 class Counting(Protocol):
@@ -49,7 +46,7 @@ def answers(handler: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
         self.counts[name] += 1
         try:
             return handler(self, *args, **kwargs)
-        # Anything else than FUSEError would end the mount; `_translate` logs what nobody raises on purpose.
+        # Anything else than FUSEError would end the mount; `errno_of` logs what nobody raises on purpose.
         except Exception as exc:  # noqa: BLE001
             refused = _translate(name, exc)
         # Outside the `except`, so that the shared instance does not hold on to `exc` as its context.
@@ -69,7 +66,7 @@ def answers_later(
         self.counts[name] += 1
         try:
             return await handler(self, *args, **kwargs)
-        # Anything else than FUSEError would end the mount; `_translate` logs what nobody raises on purpose.
+        # Anything else than FUSEError would end the mount; `errno_of` logs what nobody raises on purpose.
         except Exception as exc:  # noqa: BLE001
             refused = _translate(name, exc)
         raise refused
@@ -88,7 +85,7 @@ def answers_nothing(
         self.counts[name] += 1
         try:
             handler(self, *args, **kwargs)
-        # Anything raised here would end the mount; `_translate` logs what nobody raises on purpose.
+        # Anything raised here would end the mount; `errno_of` logs what nobody raises on purpose.
         except Exception as exc:  # noqa: BLE001
             _translate(name, exc)
 
@@ -96,15 +93,4 @@ def answers_nothing(
 
 
 def _translate(operation: str, exc: Exception) -> FUSEError:
-    if isinstance(exc, FUSEError):
-        return refusal(exc.errno)
-    if isinstance(exc, TaskVaultError):
-        refused = as_posix(exc)
-        if refused.errno == errno.EIO:
-            _log.warning("request failed", operation=operation, error=type(exc).__name__, reason=str(exc))
-        return refusal(refused.errno)
-    if isinstance(exc, OSError) and exc.errno is not None:
-        _log.warning("request failed", operation=operation, error=type(exc).__name__, reason=str(exc))
-        return refusal(exc.errno)
-    _log.error("request handler raised", operation=operation, exc_info=exc)
-    return refusal(errno.EIO)
+    return refusal(exc.errno if isinstance(exc, FUSEError) else errno_of(operation, exc))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -32,16 +32,27 @@ class HelperResult:
     """What it wrote to stderr, in English."""
 
 
-async def run_helper(command: Sequence[str], *, timeout_s: float) -> HelperResult:
-    """Run a command; one that is missing counts as exit status 127.
+async def run_helper(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    pass_fds: Sequence[int] = (),
+    variables: Mapping[str, str] | None = None,
+) -> HelperResult:
+    """Run a command, with these descriptors and variables more; one that is missing counts as exit status 127.
 
     A helper that hangs is killed and not waited for: in the kernel it may be stuck until the mount is gone.
     """
-    environment = {**os.environ, "LC_ALL": "C", "PATH": _SYSTEM_PATH}
+    environment = {**os.environ, "LC_ALL": "C", "PATH": _SYSTEM_PATH, **(variables or {})}
     pipe = subprocess.PIPE
     try:
         process = await trio.lowlevel.open_process(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=pipe, env=environment
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=pipe,
+            env=environment,
+            pass_fds=pass_fds,
         )
     except FileNotFoundError as exc:
         return HelperResult(127, str(exc))

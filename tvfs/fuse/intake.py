@@ -3,16 +3,13 @@
 pyfuse3 passes through trio's scheduler twice for each request: for the lock under which one task at a time reads
 /dev/fuse, and to wait until that is readable.  Measured on one core that is a third of a round trip; on two, waking up
 from the wait costs more than all the rest (open, read and close of a small file: 140 µs with, 70 without).
-So the next request is looked for at once, and for a moment longer, before the task goes to sleep.
+So the next request is looked for at once, and for a moment longer, before the task goes to sleep: see `turns`.
 
 pyfuse3 finds trio's names in an attribute of its own, so that its asyncio mode can replace them; here it finds these.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -20,13 +17,10 @@ from types import TracebackType
 import pyfuse3
 import trio
 
-LOOK_S = 30e-6
-"""How long to look for another request before sleeping: about what a client needs to be woken and ask again."""
-TURN_S = 0.5e-3
-"""How long requests may be taken one after the other until every other task has had its turn."""
+from tvfs.fuse.turns import Turns
 
 
-class Intake:
+class Intake(Turns):
     """What pyfuse3 uses of `trio`, for one session."""
 
     ClosedResourceError = trio.ClosedResourceError
@@ -36,39 +30,12 @@ class Intake:
     notify_closing = staticmethod(trio.lowlevel.notify_closing)
 
     def __init__(self) -> None:
+        super().__init__()
         self.lowlevel = self
-        self._poll: select.poll | None = None
-        self._turn_began = 0.0
 
     def Lock(self) -> IntakeLock:
         """Return what keeps all tasks but one from reading."""
         return IntakeLock()
-
-    async def wait_readable(self, descriptor: int) -> None:
-        """Return when there is a request to read.
-
-        Looks again after each wait, because a request can be withdrawn while the task is on its way to it: that leaves
-        microseconds for what `StallGuard` is against, instead of one turn of all tasks.
-        """
-        poll = self._poll
-        if poll is None:
-            poll = self._poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-        now = time.monotonic()
-        if now - self._turn_began < TURN_S:
-            if poll.poll(0):
-                return
-            until = now + LOOK_S
-            while time.monotonic() < until:
-                # The client may be waiting for this very processor.
-                os.sched_yield()
-                if poll.poll(0):
-                    return
-        while True:
-            await trio.lowlevel.wait_readable(descriptor)
-            self._turn_began = time.monotonic()
-            if poll.poll(0):
-                return
 
 
 class IntakeLock:

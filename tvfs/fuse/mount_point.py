@@ -67,7 +67,7 @@ class FuseUnavailable(TaskVaultError):
 
 def mount_source(vault: str) -> str:
     """Return the source that a vault's mounts carry in the mount table: ASCII, without commas or spaces."""
-    return SOURCE_PREFIX + quote(vault, safe="/")
+    return SOURCE_PREFIX + quote(os.fsencode(vault), safe="/")
 
 
 async def prepare_mount_point(path: str, source: str) -> str:

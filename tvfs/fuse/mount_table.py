@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
+_DEVICE = re.compile(r"[0-9]{1,10}:[0-9]{1,10}", re.ASCII)
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
@@ -52,7 +53,7 @@ def _parse(line: str) -> MountEntry | None:
     # 36 35 98:0 /root /point options [optional fields] - type source superoptions
     before, separator, after = line.partition(" - ")
     left, right = before.split(" "), after.split(" ")
-    if not separator or len(left) < 5 or len(right) < 2:
+    if not separator or len(left) < 5 or len(right) < 2 or not _DEVICE.fullmatch(left[2]):
         return None
     return MountEntry(device=left[2], point=_plain(left[4]), type=right[0], source=_plain(right[1]))
 

@@ -1,13 +1,10 @@
-"""Answer the kernel's requests from a filesystem.
-
-What the kernel is told to remember makes the mount fast: names, attributes, pages and absence stay in its caches
-until it changes them itself.  Handles are those of the filesystem; references to inodes are counted here.
-"""
+"""Answer pyfuse3's requests from a filesystem: their meaning is in `service`, their words are here."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from functools import partial
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, ReaddirToken, RequestContext, SetattrFields, StatvfsData
@@ -16,33 +13,25 @@ from tvfs.filesystem.lookups import LookupCounts
 from tvfs.filesystem.model import Absent, AttributeChanges, Caller, FileAttributes, Found, Handle, Ino
 from tvfs.fuse.answers import answers, answers_later, answers_nothing, refusal
 from tvfs.fuse.served_filesystem import ServedFilesystem
+from tvfs.fuse.service import PREFERRED_IO_BYTES, FilesystemService
 from tvfs.plugin_api.buffer import Buffer
-
-PREFERRED_IO_BYTES = 64 * 1024
-"""`st_blksize`: what stdio buffers.  From 128 KiB on malloc would map and unmap memory for each file."""
-STATFS_BLOCK_BYTES = 4096
-NAME_BYTES_MAX = 255
-_CAPABILITIES = b"security.capability"
 
 
 class FilesystemOperations(pyfuse3.Operations):
-    """One mount's handlers.  `counts` has the number of requests of each kind since the start."""
+    """One mount's handlers.  `counts` has the number of requests of each kind since the start.
+
+    With xattrs every `write` costs one more round trip, for `security.capability`.
+    """
 
     supports_dot_lookup = True
     enable_writeback_cache = True
     enable_acl = False
 
     def __init__(self, filesystem: ServedFilesystem, lookups: LookupCounts, *, xattrs: bool = False) -> None:
-        """Without `xattrs` each request for one is answered ENOSYS, and the kernel asks no more.
-
-        With them every `write` costs one more round trip, for `security.capability`.
-        """
         super().__init__()
         self._filesystem = filesystem
         self._lookups = lookups
-        self._xattrs = xattrs
-        self._listed: dict[int, Ino] = {}
-        """Which directory a directory handle was opened on: the kernel names only the handle at fsyncdir."""
+        self._service = FilesystemService(filesystem, lookups, xattrs=xattrs)
         self.counts: dict[str, int] = dict.fromkeys(HANDLERS, 0)
 
     # --- names and attributes
@@ -50,31 +39,24 @@ class FilesystemOperations(pyfuse3.Operations):
     @answers
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name; absence is an answer too, which the kernel remembers."""
-        parent = Ino(parent_inode)
-        if name == b".":
-            # A file server that has only the number asks so; everything it then needs is in the attributes.
-            return self._entered(Found(self._filesystem.getattr(parent), self._filesystem.attribute_timeout_s(parent)))
-        found = self._filesystem.lookup(parent, name)
+        found = self._service.lookup(Ino(parent_inode), name)
         if isinstance(found, Absent):
             entry = EntryAttributes()
             entry.st_ino = pyfuse3.InodeT(0)
             entry.entry_timeout = found.timeout_s
             return entry
-        return self._entered(found)
+        return _attributes(found.attributes, found.timeout_s)
 
     @answers_nothing
     def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Give references back; the last one may free the inode."""
         for inode, count in inode_list:
-            ino = Ino(inode)
-            if self._lookups.drop(ino, count):
-                self._filesystem.forgotten(ino)
+            self._service.forget(Ino(inode), count)
 
     @answers
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Show the attributes."""
-        ino = Ino(inode)
-        return _attributes(self._filesystem.getattr(ino), self._filesystem.attribute_timeout_s(ino))
+        return _attributes(*self._service.attributes(Ino(inode)))
 
     @answers_later
     async def setattr(
@@ -111,37 +93,41 @@ class FilesystemOperations(pyfuse3.Operations):
     @answers
     def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Show capacity and use."""
-        statistics = self._filesystem.statfs()
+        capacity = self._service.capacity()
         answer = StatvfsData()
-        answer.f_bsize = answer.f_frsize = STATFS_BLOCK_BYTES
-        answer.f_blocks = statistics.capacity_bytes // STATFS_BLOCK_BYTES
-        answer.f_bfree = answer.f_bavail = statistics.free_bytes // STATFS_BLOCK_BYTES
-        answer.f_files = statistics.files + statistics.free_files
-        answer.f_ffree = answer.f_favail = statistics.free_files
-        answer.f_namemax = NAME_BYTES_MAX
+        answer.f_bsize = answer.f_frsize = capacity.block_bytes
+        answer.f_blocks = capacity.blocks
+        answer.f_bfree = answer.f_bavail = capacity.free_blocks
+        answer.f_files = capacity.files
+        answer.f_ffree = answer.f_favail = capacity.free_files
+        answer.f_namemax = capacity.name_bytes
         return answer
 
     # --- changes of the namespace
 
-    @answers
-    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+    @answers_later
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a directory."""
-        return self._entered(self._filesystem.mkdir(Ino(parent_inode), name, mode, _caller(ctx)))
+        make = partial(self._filesystem.mkdir, Ino(parent_inode), name, mode, _caller(ctx))
+        return self._entered(await self._service.naming(make))
 
-    @answers
-    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+    @answers_later
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a symlink."""
-        return self._entered(self._filesystem.symlink(Ino(parent_inode), name, target, _caller(ctx)))
+        make = partial(self._filesystem.symlink, Ino(parent_inode), name, target, _caller(ctx))
+        return self._entered(await self._service.naming(make))
 
-    @answers
-    def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+    @answers_later
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         """Make a file of any type, without opening it."""
-        return self._entered(self._filesystem.mknod(Ino(parent_inode), name, mode, rdev, _caller(ctx)))
+        make = partial(self._filesystem.mknod, Ino(parent_inode), name, mode, rdev, _caller(ctx))
+        return self._entered(await self._service.naming(make))
 
-    @answers
-    def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+    @answers_later
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Give an inode another name."""
-        return self._entered(self._filesystem.link(Ino(inode), Ino(new_parent_inode), new_name))
+        make = partial(self._filesystem.link, Ino(inode), Ino(new_parent_inode), new_name)
+        return self._entered(await self._service.naming(make))
 
     @answers
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -153,8 +139,8 @@ class FilesystemOperations(pyfuse3.Operations):
         """Remove an empty directory."""
         self._filesystem.rmdir(Ino(parent_inode), name)
 
-    @answers
-    def rename(
+    @answers_later
+    async def rename(
         self,
         parent_inode_old: int,
         name_old: bytes,
@@ -164,7 +150,8 @@ class FilesystemOperations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> None:
         """Move a name; the flags are those of renameat2."""
-        self._filesystem.rename(Ino(parent_inode_old), name_old, Ino(parent_inode_new), name_new, flags)
+        old, new = Ino(parent_inode_old), Ino(parent_inode_new)
+        await self._service.naming(partial(self._filesystem.rename, old, name_old, new, name_new, flags))
 
     # --- files
 
@@ -173,7 +160,8 @@ class FilesystemOperations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """Make a file and open it; O_TRUNC and the like are in `flags`."""
-        handle, found = await self._filesystem.create(Ino(parent_inode), name, mode, flags, _caller(ctx))
+        make = partial(self._filesystem.create_nowait, Ino(parent_inode), name, mode, flags, _caller(ctx))
+        handle, found = await self._service.naming(make)
         return _opened(handle), self._entered(found)
 
     @answers_later
@@ -220,9 +208,7 @@ class FilesystemOperations(pyfuse3.Operations):
     @answers
     def opendir(self, inode: int, ctx: RequestContext) -> pyfuse3.FileHandleT:
         """Open a directory for listing."""
-        handle = self._filesystem.opendir(Ino(inode))
-        self._listed[handle] = Ino(inode)
-        return pyfuse3.FileHandleT(handle)
+        return pyfuse3.FileHandleT(self._service.opendir(Ino(inode)))
 
     @answers
     def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
@@ -241,55 +227,38 @@ class FilesystemOperations(pyfuse3.Operations):
     @answers
     def releasedir(self, fh: int) -> None:
         """Close a directory."""
-        self._listed.pop(fh, None)
-        self._filesystem.releasedir(Handle(fh))
+        self._service.releasedir(Handle(fh))
 
     @answers_later
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Let the names in a directory survive a power loss."""
-        ino = self._listed.get(fh)
-        if ino is None:
-            raise refusal(errno.EBADF)
-        await self._filesystem.fsyncdir(ino)
+        await self._service.fsyncdir(Handle(fh))
 
     # --- extended attributes
 
     @answers
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Return an extended attribute."""
-        self._refuse_unless_xattrs()
-        if name == _CAPABILITIES:
-            # The kernel asks before each write; files here never carry capabilities.
-            raise refusal(errno.ENODATA)
-        return self._filesystem.getxattr(Ino(inode), name)
+        return self._service.getxattr(Ino(inode), name)
 
     @answers
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set an extended attribute, except what only the kernel could give a meaning to."""
-        self._refuse_unless_xattrs()
-        if name == _CAPABILITIES or name.startswith(b"system."):
-            raise refusal(errno.EOPNOTSUPP)
-        self._filesystem.setxattr(Ino(inode), name, value)
+        self._service.setxattr(Ino(inode), name, value)
 
     @answers
     def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
         """Name the extended attributes."""
-        self._refuse_unless_xattrs()
-        return self._filesystem.listxattr(Ino(inode))
+        return self._service.listxattr(Ino(inode))
 
     @answers
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
-        self._refuse_unless_xattrs()
-        self._filesystem.removexattr(Ino(inode), name)
-
-    def _refuse_unless_xattrs(self) -> None:
-        if not self._xattrs:
-            raise refusal(errno.ENOSYS)
+        self._service.removexattr(Ino(inode), name)
 
     def _entered(self, found: Found) -> EntryAttributes:
         # Only for answers that give the kernel one more reference.
-        self._lookups.add(found.attributes.ino)
+        self._service.entered(found)
         return _attributes(found.attributes, found.timeout_s)
 
 

@@ -34,6 +34,10 @@ class ServedFilesystem(Protocol):
         """How long the kernel may believe the attributes."""
         ...
 
+    def setattr_nowait(self, ino: Ino, changes: AttributeChanges, caller: Caller) -> FileAttributes | None:
+        """Change attributes, or return None, and nothing has happened, if that must wait: a change of size may."""
+        ...
+
     async def setattr(self, ino: Ino, changes: AttributeChanges, caller: Caller) -> FileAttributes:
         """Change attributes; a change of size truncates."""
         ...
@@ -74,6 +78,14 @@ class ServedFilesystem(Protocol):
         """Make a regular file and open it."""
         ...
 
+    def create_nowait(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Handle, Found]:
+        """Do the same; it never has to wait."""
+        ...
+
+    def open_nowait(self, ino: Ino, flags: int, caller: Caller) -> Handle | None:
+        """Open a file, or return None, and nothing has happened, if that must wait."""
+        ...
+
     async def open(self, ino: Ino, flags: int, caller: Caller) -> Handle:
         """Open a file; O_TRUNC truncates."""
         ...
@@ -86,16 +98,47 @@ class ServedFilesystem(Protocol):
         """Read; shorter than asked only at the end of the file."""
         ...
 
-    def write_nowait(self, handle: Handle, offset: int, data: bytes) -> int | None:
+    def write_nowait(self, handle: Handle, offset: int, data: Buffer) -> int | None:
         """Write and return how much, or return None if that must wait."""
         ...
 
-    async def write(self, handle: Handle, offset: int, data: bytes) -> int:
+    async def write(self, handle: Handle, offset: int, data: Buffer) -> int:
         """Write and return how much."""
         ...
 
     async def fsync(self, handle: Handle, data_only: bool) -> None:
         """Let what was written survive a power loss."""
+        ...
+
+    def written(self, ino: Ino) -> None:
+        """Let the times be now: a kernel without a writeback cache leaves them to us."""
+        ...
+
+    async def allocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
+        """Reserve room, or let a range be zeros; modes as in fallocate(2)."""
+        ...
+
+    def clone_nowait(self, source: Handle, target: Handle, length: int) -> int | None:
+        """Let an empty file have the whole content of another; return its size, or None if it cannot be had so."""
+        ...
+
+    async def seek(self, handle: Handle, offset: int, whence: int) -> int:
+        """Return where the next data begin, or the next hole: SEEK_DATA and SEEK_HOLE of lseek(2)."""
+        ...
+
+    def begin_direct(self, handle: Handle) -> int | None:
+        """Return a descriptor of an ordinary file that has the file's content and will have it until `end_direct`.
+
+        None if there is none.  The caller closes the descriptor.
+        """
+        ...
+
+    def end_direct(self, ino: Ino) -> None:
+        """The kernel has closed what it read past us; it may still have it mapped."""
+        ...
+
+    async def make_room_for_names(self) -> bool:
+        """Wait while room is made for a name that was refused; return whether there is some now."""
         ...
 
     def release(self, handle: Handle) -> None:

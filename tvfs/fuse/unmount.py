@@ -15,8 +15,8 @@ from tvfs.errors import TaskVaultError
 from tvfs.fuse.helper_process import HelperResult, run_helper
 from tvfs.fuse.holders import Holder, holders_of
 from tvfs.fuse.mount_table import mounts_at, without_touching
+from tvfs.fuse.settings import FLUSH_TIMEOUT_S
 
-FLUSH_TIMEOUT_S = 60.0
 _NAMED_HOLDERS_MAX = 5
 # The descriptor keeps the mount within reach after it has left the tree; what was written meanwhile is flushed too.
 _DETACH_AND_FLUSH = 'exec 9<"$1" && sync -f "$1"; {detach} "$1"; status=$?; sync -f /proc/self/fd/9; exit $status'

@@ -1,0 +1,58 @@
+"""Tells the kernel what it has not asked, from a thread of its own.
+
+Writing a notification takes locks of the kernel's that a client may hold while it waits for our answer: the task that
+answers must never write one.  Notifications are written one after the other; who wants one does not wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import threading
+
+import structlog
+
+_log = structlog.get_logger()
+_UNKNOWN = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY})
+"""The kernel has forgotten the name already, or somebody uses it and it will be looked up again."""
+_OVER = frozenset({errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED, errno.EPIPE, errno.EBADF})
+
+
+class Notifier:
+    """Starts its thread with the first notification."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def send(self, notification: bytes) -> None:
+        """Have it written soon; nothing happens after `close`."""
+        if self._closed:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_all, name="fuse notifications", daemon=True)
+            self._thread.start()
+        self._waiting.put(notification)
+
+    def close(self) -> None:
+        """Write no more.  Call when the session is over: nothing can hold the thread in the kernel then."""
+        self._closed = True
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _write_all(self) -> None:
+        while True:
+            notification = self._waiting.get()
+            if notification is None:
+                return
+            if self._closed:
+                continue
+            try:
+                os.write(self._descriptor, notification)
+            except OSError as exc:
+                if exc.errno not in _UNKNOWN | _OVER:
+                    _log.warning("the kernel did not take a notification", reason=str(exc))

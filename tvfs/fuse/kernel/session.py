@@ -1,0 +1,75 @@
+"""The transport that speaks the kernel's protocol itself."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from tvfs.filesystem.lookups import LookupCounts
+from tvfs.fuse.kernel import replies
+from tvfs.fuse.kernel.channel import Channel
+from tvfs.fuse.kernel.device import open_session
+from tvfs.fuse.kernel.dispatch import Dispatch
+from tvfs.fuse.kernel.notifier import Notifier
+from tvfs.fuse.options import mount_options
+from tvfs.fuse.served_filesystem import ServedFilesystem
+from tvfs.fuse.service import FilesystemService
+from tvfs.fuse.settings import MountSettings
+
+
+class KernelTransport:
+    """A `Transport`.  See docs/design/transport.md."""
+
+    def __init__(self, filesystem: ServedFilesystem, lookups: LookupCounts, settings: MountSettings) -> None:
+        service = FilesystemService(filesystem, lookups, xattrs=settings.xattrs)
+        self._settings = settings
+        self.counts: dict[str, int] = {}
+        self._dispatch = Dispatch(service, lookups, settings, self.counts)
+        self.initialised: trio.Event = self._dispatch.initialised
+        self._descriptor = -1
+        self._channel: Channel | None = None
+        self._notifier: Notifier | None = None
+
+    async def mount(self, point: str, source: str) -> None:
+        """Put a new session at `point`."""
+        options = mount_options(self._settings)
+        self.take(await open_session(point, source, options, suid_and_devices=self._settings.suid_and_devices))
+
+    def take(self, descriptor: int) -> None:
+        """Use a session that is open already."""
+        self._descriptor = self._dispatch.session = descriptor
+        self._channel = Channel(descriptor, self._dispatch.table, self.counts, waiting_max=self._settings.max_tasks)
+        self._notifier = Notifier(descriptor)
+
+    async def serve(self) -> None:
+        """Answer until the session ends."""
+        assert self._channel is not None, "mount or take comes first"
+        self._dispatch.give_up = self._channel.stop
+        await self._channel.serve()
+        if self._dispatch.failure is not None:
+            raise self._dispatch.failure
+
+    def stop(self) -> None:
+        """Take no more requests."""
+        if self._channel is not None:
+            self._channel.stop()
+
+    def close(self, *, unmount: bool) -> None:
+        """Let go of the session: without it every system call on the mount returns."""
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+        if self._notifier is not None:
+            self._notifier.close()
+
+    def name_removed(self, parent: int, name: bytes, ino: int) -> None:
+        """Tell the kernel that the owner removed a name by itself."""
+        if self._notifier is not None:
+            self._notifier.send(replies.name_removed(parent, ino, name))
+
+    def attributes_changed(self, ino: int) -> None:
+        """Tell the kernel that the owner changed an inode's attributes."""
+        if self._notifier is not None:
+            self._notifier.send(replies.forget_attributes(ino))
