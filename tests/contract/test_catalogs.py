@@ -1,4 +1,4 @@
-"""Both catalogs keep the contract."""
+"""Every catalog keeps the contract, also with the counting around it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from tvfs.catalog.catalog import Catalog
 from tvfs.catalog.memory import MemoryCatalog
 from tvfs.catalog.rocks import RocksCatalog
+from tvfs.clock import ManualClock
 from tvfs.testing.catalog_contract import CatalogContract
+from tvfs.vault.counting import CountingCatalog
 
 
 class TestMemoryCatalog(CatalogContract):
@@ -24,3 +26,13 @@ class TestRocksCatalog(CatalogContract):
 
     def make_catalog(self) -> Catalog:
         return RocksCatalog(self.path)
+
+
+class TestCountingMemoryCatalog(TestMemoryCatalog):
+    def make_catalog(self) -> Catalog:
+        return CountingCatalog(super().make_catalog(), function="blake3", clock=ManualClock())
+
+
+class TestCountingRocksCatalog(TestRocksCatalog):
+    def make_catalog(self) -> Catalog:
+        return CountingCatalog(super().make_catalog(), function="blake3", clock=ManualClock())

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from tvplugins.chunking import fastcdc, fixed
+from tvplugins.chunking import fastcdc, fixed, whole
 
 from tvfs.plugin_api import Chunker
 from tvfs.testing.chunking_contract import ChunkingContract
@@ -86,6 +86,38 @@ class TestFixed(ChunkingContract):
 
     def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
         return fixed.make(parameters)
+
+
+class TestWhole(ChunkingContract):
+    golden = [2048 * KIB]  # noqa: RUF012
+
+    def make_chunker(self) -> Chunker:
+        return whole.make({})
+
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        return whole.make(parameters)
+
+
+class TestWholeWithAShortestLimit(ChunkingContract):
+    golden = [64 * KIB] * 32
+
+    def make_chunker(self) -> Chunker:
+        return whole.make({"max_bytes": 64 * KIB})
+
+    def make_with(self, parameters: Mapping[str, int | str]) -> Chunker:
+        return whole.make(parameters)
+
+
+def test_a_whole_file_beyond_the_longest_chunk_is_cut_there() -> None:
+    longest = 16 << 20
+    assert whole.make({}).cut(bytes(longest)) == [longest]
+    assert whole.make({}).cut(bytes(2 * longest + 1)) == [longest, longest, 1]
+
+
+@pytest.mark.parametrize("parameters", [{"max_bytes": 1}, {"max_bytes": (16 << 20) + 1}, {"no_such_parameter": 1}])
+def test_whole_refuses_parameters_that_it_cannot_keep(parameters: dict[str, int | str]) -> None:
+    with pytest.raises(ValueError, match=r"\.$"):
+        whole.make(parameters)
 
 
 def test_the_golden_content_is_what_it_was() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from types import ModuleType
 
 import pytest
 import zstandard
-from tvplugins.compression import none, zstd
+from tvplugins.compression import brotli, lz4, none, zstd
 
 from tvfs.plugin_api import Codec, CodecFailed
 from tvfs.testing.compression_contract import CompressionContract
@@ -28,6 +29,36 @@ class TestZstdOfHighestLevel(TestZstd):
         return zstd.make({"level": 19})
 
 
+class TestBrotli(CompressionContract):
+    golden = {  # noqa: RUF012
+        "1bf30100c45396aa1a4c9769fe20301448e945fe1e00": b"TaskVault " * 50,
+        "3b": b"",
+    }
+
+    def make_codec(self) -> Codec:
+        return brotli.make({})
+
+
+class TestBrotliOfHighestQuality(TestBrotli):
+    def make_codec(self) -> Codec:
+        return brotli.make({"quality": 11})
+
+
+class TestLz4(CompressionContract):
+    golden = {  # noqa: RUF012
+        "af5461736b5661756c74200a00ffd35061756c7420": b"TaskVault " * 50,
+        "00": b"",
+    }
+
+    def make_codec(self) -> Codec:
+        return lz4.make({})
+
+
+class TestLz4OfHighestLevel(TestLz4):
+    def make_codec(self) -> Codec:
+        return lz4.make({"level": 12})
+
+
 class TestNone(CompressionContract):
     golden = {"00ff": b"\x00\xff"}  # noqa: RUF012
 
@@ -36,7 +67,19 @@ class TestNone(CompressionContract):
 
 
 def test_ids_are_those_of_the_format() -> None:
-    assert (none.make({}).codec_id, zstd.make({}).codec_id) == (0, 1)
+    made = [module.make({}) for module in (none, zstd, brotli, lz4)]
+    assert {codec.name: codec.codec_id for codec in made} == {"none": 0, "zstd": 1, "brotli": 2, "lz4": 3}
+
+
+@pytest.mark.parametrize("plugin", [brotli, lz4], ids=["brotli", "lz4"])
+def test_a_bomb_that_does_not_say_its_length_is_unpacked_no_further_than_asked(plugin: ModuleType) -> None:
+    codec: Codec = plugin.make({})
+    bomb = codec.compress(bytes(256 << 20))
+    tracemalloc.start()
+    with pytest.raises(CodecFailed):
+        codec.decompress(bomb, 1000)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
@@ -75,6 +118,22 @@ def test_a_higher_level_compresses_more() -> None:
 def test_zstd_refuses_parameters_that_it_cannot_keep(parameters: dict[str, int | str]) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         zstd.make(parameters)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "parameters"),
+    [
+        (brotli, {"quality": 12}),
+        (brotli, {"quality": -1}),
+        (brotli, {"level": 1}),
+        (lz4, {"level": 13}),
+        (lz4, {"level": -1}),
+        (lz4, {"quality": 1}),
+    ],
+)
+def test_parameters_out_of_range_are_refused(plugin: ModuleType, parameters: dict[str, int | str]) -> None:
+    with pytest.raises(ValueError, match=r"\.$"):
+        plugin.make(parameters)
 
 
 def test_none_has_no_parameters() -> None:

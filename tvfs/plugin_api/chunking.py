@@ -7,6 +7,9 @@ from typing import Protocol
 
 from tvfs.plugin_api.buffer import Buffer
 
+API_VERSION = 1
+"""Of this contract. A plugin may declare the one it was written for as `api_version`, on factory or plugin."""
+
 
 class Chunker(Protocol):
     """Cuts a content into chunks at places that depend only on the content and the parameters.

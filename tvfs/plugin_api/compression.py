@@ -7,6 +7,12 @@ from typing import Protocol, runtime_checkable
 
 from tvfs.plugin_api.buffer import Buffer
 
+API_VERSION = 1
+"""Of this contract. A plugin may declare the one it was written for as `api_version`, on factory or plugin."""
+
+FIRST_FOREIGN_ID = 128
+"""Codec ids below are for built-in codecs."""
+
 
 class CodecFailed(Exception):
     """A payload is not what this codec wrote; the caller treats the chunk as damaged."""

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from tvfs.plugin_api.buffer import Buffer
 
+API_VERSION = 1
+"""Of this contract. A plugin may declare the one it was written for as `api_version`, on factory or plugin."""
+
 
 class Hasher(Protocol):
     """One hash being computed. Used by one thread."""

@@ -14,7 +14,7 @@ from tvfs.plugin_api import Chunker
 
 LARGEST_CHUNK_BYTES = 16 << 20
 
-_INHERITED = settings(max_examples=50, suppress_health_check=[HealthCheck.differing_executors])
+_INHERITED = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 """Each subclass runs the same test functions, which Hypothesis takes for a mistake."""
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tvfs.plugin_api import BatchCodec, Codec, CodecFailed
 
-_INHERITED = settings(suppress_health_check=[HealthCheck.differing_executors])
+_INHERITED = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 """Each subclass runs the same test functions, which Hypothesis takes for a mistake."""
 
 _TEXT = b"".join(b"line %d of a file that compresses\n" % number for number in range(3000))

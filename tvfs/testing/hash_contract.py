@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tvfs.digest import HASH_BYTES
 from tvfs.plugin_api import HashFunction
 
-_INHERITED = settings(suppress_health_check=[HealthCheck.differing_executors])
+_INHERITED = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 """Each subclass runs the same test functions, which Hypothesis takes for a mistake."""
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-
-from sortedcontainers import SortedDict
 
 from tvfs.clock import Clock
 from tvfs.filesystem import posix_error as refused
@@ -33,31 +30,12 @@ from tvfs.filesystem.model import (
     Handle,
     Ino,
 )
+from tvfs.plugin_api.buffer import Buffer
+from tvfs.testing.memory_node import MemoryNode, check_replaceable, checked_name, shown
 
 _FIXED = {b"work": WORK, b"keys": KEYS, b"runs": RUNS, b"snapshots": SNAPSHOTS, b"cas": CAS}
-_NAME_BYTES_MAX = 255
-
-
-@dataclass(slots=True)
-class _Node:
-    ino: Ino
-    mode: int
-    uid: int
-    gid: int
-    nlink: int = 1
-    rdev: int = 0
-    size: int = 0
-    atime_ns: int = 0
-    mtime_ns: int = 0
-    ctime_ns: int = 0
-    content: bytearray = field(default_factory=bytearray)
-    """May end before `size`: zeros follow."""
-    target: bytes = b""
-    names: dict[bytes, tuple[Ino, int]] = field(default_factory=dict)
-    """Child and cookie of each name."""
-    by_cookie: SortedDict = field(default_factory=SortedDict)
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    opened: int = 0
+_KEEP_SIZE = 1
+_PUNCH_HOLE = 2
 
 
 class MemoryFilesystem:
@@ -69,7 +47,7 @@ class MemoryFilesystem:
         self._lookups = lookups
         self._capacity_bytes = capacity_bytes
         self._used_bytes = 0
-        self._nodes: dict[Ino, _Node] = {}
+        self._nodes: dict[Ino, MemoryNode] = {}
         self._next_ino = FIRST_FREE
         self._next_cookie = 1
         self._handles: dict[Handle, Ino] = {}
@@ -83,18 +61,22 @@ class MemoryFilesystem:
 
     def lookup(self, parent: Ino, name: bytes) -> Found | Absent:
         """Find a name in a directory."""
-        entry = self._directory(parent).names.get(_checked(name))
+        entry = self._directory(parent).names.get(checked_name(name))
         return Absent() if entry is None else self._found(self._nodes[entry[0]])
 
     def getattr(self, ino: Ino) -> FileAttributes:
         """Return what stat shows."""
-        return _attributes(self._node(ino))
+        return shown(self._node(ino))
 
     def attribute_timeout_s(self, ino: Ino) -> float:
         """How long the kernel may believe the attributes."""
         return LONG_TIMEOUT_S
 
     async def setattr(self, ino: Ino, changes: AttributeChanges, caller: Caller) -> FileAttributes:
+        """Change attributes; a change of size truncates."""
+        return self.setattr_nowait(ino, changes, caller)
+
+    def setattr_nowait(self, ino: Ino, changes: AttributeChanges, caller: Caller) -> FileAttributes:
         """Change attributes; a change of size truncates."""
         node, now = self._node(ino), self._clock.now_ns()
         if changes.size is not None:
@@ -107,7 +89,7 @@ class MemoryFilesystem:
         node.atime_ns = node.atime_ns if changes.atime_ns is None else changes.atime_ns
         node.mtime_ns = node.mtime_ns if changes.mtime_ns is None else changes.mtime_ns
         node.ctime_ns = now if changes.ctime_ns is None else changes.ctime_ns
-        return _attributes(node)
+        return shown(node)
 
     def readlink(self, ino: Ino) -> bytes:
         """Return a symlink's target."""
@@ -195,7 +177,7 @@ class MemoryFilesystem:
         elif replaced is not None:
             if flags == RENAME_NOREPLACE:
                 raise refused.Exists("The new name is taken.")
-            _check_replaceable(node, replaced)
+            check_replaceable(node, replaced)
             self._leave(source, name)
             self._leave(target, new_name)
             self._unnamed(replaced)
@@ -208,15 +190,23 @@ class MemoryFilesystem:
 
     async def create(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Handle, Found]:
         """Make a regular file and open it; one that exists is opened, unless O_EXCL."""
-        there = self._directory(parent).names.get(_checked(name))
+        return self.create_nowait(parent, name, mode, flags, caller)
+
+    def create_nowait(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Handle, Found]:
+        """Make a regular file and open it; one that exists is opened, unless O_EXCL."""
+        there = self._directory(parent).names.get(checked_name(name))
         if there is not None and not flags & os.O_EXCL:
             node = self._nodes[there[0]]
-            return await self.open(node.ino, flags, caller), self._found(node)
+            return self.open_nowait(node.ino, flags, caller), self._found(node)
         directory = self._writable(parent, name, new=True)
         node = self._make(directory, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
         return self._open(node), self._found(node)
 
     async def open(self, ino: Ino, flags: int, caller: Caller) -> Handle:
+        """Open a file; O_TRUNC truncates."""
+        return self.open_nowait(ino, flags, caller)
+
+    def open_nowait(self, ino: Ino, flags: int, caller: Caller) -> Handle:
         """Open a file; O_TRUNC truncates."""
         node = self._node(ino)
         if stat.S_ISDIR(node.mode):
@@ -239,7 +229,7 @@ class MemoryFilesystem:
         assert content is not None
         return content
 
-    def write_nowait(self, handle: Handle, offset: int, data: bytes) -> int | None:
+    def write_nowait(self, handle: Handle, offset: int, data: Buffer) -> int | None:
         """Write.  Times stay: the kernel sends them."""
         node = self._opened(handle)
         end = offset + len(data)
@@ -249,7 +239,7 @@ class MemoryFilesystem:
         node.size = max(node.size, end)
         return len(data)
 
-    async def write(self, handle: Handle, offset: int, data: bytes) -> int:
+    async def write(self, handle: Handle, offset: int, data: Buffer) -> int:
         """Write."""
         written = self.write_nowait(handle, offset, data)
         assert written is not None
@@ -258,6 +248,42 @@ class MemoryFilesystem:
     async def fsync(self, handle: Handle, data_only: bool) -> None:
         """Nothing lasts longer than the process."""
         self._opened(handle)
+
+    def written(self, ino: Ino) -> None:
+        """Let the times be now."""
+        node = self._node(ino)
+        node.mtime_ns = node.ctime_ns = self._clock.now_ns()
+
+    async def allocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
+        """Reserve room, or let a range be zeros."""
+        node, end = self._opened(handle), offset + length
+        if mode & ~(_KEEP_SIZE | _PUNCH_HOLE) or mode == _KEEP_SIZE:
+            raise refused.Unsupported("Of the modes of fallocate there are 0 and PUNCH_HOLE.")
+        if mode & _PUNCH_HOLE:
+            last = min(end, len(node.content))
+            node.content[offset:last] = bytes(max(0, last - offset))
+            return
+        if end > len(node.content):
+            self._grow(node, end)
+        node.size = max(node.size, end)
+
+    def clone_nowait(self, source: Handle, target: Handle, length: int) -> int | None:
+        """Nothing is sealed here."""
+        return None
+
+    async def seek(self, handle: Handle, offset: int, whence: int) -> int:
+        """All is data."""
+        node = self._opened(handle)
+        if offset >= node.size:
+            raise refused.NoMoreData("The file ends before that offset.")
+        return offset if whence == os.SEEK_DATA else node.size
+
+    def begin_direct(self, handle: Handle) -> int | None:
+        """Nothing is a file of the disk's."""
+        return None
+
+    def end_direct(self, ino: Ino) -> None:
+        """Nothing ever began."""
 
     def release(self, handle: Handle) -> None:
         """Close a file."""
@@ -286,6 +312,10 @@ class MemoryFilesystem:
     async def fsyncdir(self, ino: Ino) -> None:
         """Nothing lasts longer than the process."""
         self._directory(ino)
+
+    async def make_room_for_names(self) -> bool:
+        """There is nothing that could give way."""
+        return False
 
     def statfs(self) -> FilesystemStatistics:
         """Return capacity and use."""
@@ -338,35 +368,35 @@ class MemoryFilesystem:
 
     # --- below
 
-    def _node(self, ino: Ino) -> _Node:
+    def _node(self, ino: Ino) -> MemoryNode:
         node = self._nodes.get(ino)
         if node is None:
             raise refused.NotFound(f"There is no inode {ino}.")
         return node
 
-    def _directory(self, ino: Ino) -> _Node:
+    def _directory(self, ino: Ino) -> MemoryNode:
         node = self._node(ino)
         if not stat.S_ISDIR(node.mode):
             raise refused.NotADirectory(f"Inode {ino} is no directory.")
         return node
 
-    def _child(self, directory: _Node, name: bytes) -> _Node:
-        entry = directory.names.get(_checked(name))
+    def _child(self, directory: MemoryNode, name: bytes) -> MemoryNode:
+        entry = directory.names.get(checked_name(name))
         if entry is None:
             raise refused.NotFound("There is no such name.")
         return self._nodes[entry[0]]
 
-    def _writable(self, parent: Ino, name: bytes, *, new: bool = False) -> _Node:
+    def _writable(self, parent: Ino, name: bytes, *, new: bool = False) -> MemoryNode:
         directory = self._directory(parent)
         if parent == ROOT or parent in (KEYS, RUNS, SNAPSHOTS, CAS):
             raise refused.ReadOnly
         if not directory.nlink:
             raise refused.NotFound("The directory has been removed.")
-        if _checked(name) in directory.names and new:
+        if checked_name(name) in directory.names and new:
             raise refused.Exists("The name is taken.")
         return directory
 
-    def _make(self, directory: _Node, name: bytes, mode: int, caller: Caller) -> _Node:
+    def _make(self, directory: MemoryNode, name: bytes, mode: int, caller: Caller) -> MemoryNode:
         node = self._add_node(self._next_ino, mode, caller)
         self._next_ino = Ino(self._next_ino + 1)
         if directory.mode & stat.S_ISGID:
@@ -374,58 +404,58 @@ class MemoryFilesystem:
         self._enter(directory, name, node)
         return node
 
-    def _add_node(self, ino: Ino, mode: int, caller: Caller) -> _Node:
+    def _add_node(self, ino: Ino, mode: int, caller: Caller) -> MemoryNode:
         now = self._clock.now_ns()
-        node = _Node(ino, mode, caller.uid, caller.gid, atime_ns=now, mtime_ns=now, ctime_ns=now)
+        node = MemoryNode(ino, mode, caller.uid, caller.gid, atime_ns=now, mtime_ns=now, ctime_ns=now)
         self._nodes[ino] = node
         return node
 
-    def _enter(self, directory: _Node, name: bytes, node: _Node) -> None:
+    def _enter(self, directory: MemoryNode, name: bytes, node: MemoryNode) -> None:
         directory.names[name] = (node.ino, self._next_cookie)
         directory.by_cookie[self._next_cookie] = name
         self._next_cookie += 1
         directory.nlink += stat.S_ISDIR(node.mode)
         directory.mtime_ns = directory.ctime_ns = self._clock.now_ns()
 
-    def _leave(self, directory: _Node, name: bytes) -> None:
+    def _leave(self, directory: MemoryNode, name: bytes) -> None:
         ino, cookie = directory.names.pop(name)
         del directory.by_cookie[cookie]
         directory.nlink -= stat.S_ISDIR(self._nodes[ino].mode)
         directory.mtime_ns = directory.ctime_ns = self._clock.now_ns()
 
-    def _unnamed(self, node: _Node) -> None:
+    def _unnamed(self, node: MemoryNode) -> None:
         node.nlink = 0 if stat.S_ISDIR(node.mode) else node.nlink - 1
         node.ctime_ns = self._clock.now_ns()
         self._purge_if_gone(node)
 
-    def _purge_if_gone(self, node: _Node) -> None:
+    def _purge_if_gone(self, node: MemoryNode) -> None:
         if not node.nlink and not node.opened and not self._lookups.holds(node.ino):
             self._used_bytes -= len(node.content)
             del self._nodes[node.ino]
 
-    def _check_not_below(self, node: _Node, directory: Ino) -> None:
+    def _check_not_below(self, node: MemoryNode, directory: Ino) -> None:
         if stat.S_ISDIR(node.mode) and any(inner == directory for inner in self._below(node)):
             raise refused.Invalid("A directory cannot be moved into itself.")
 
-    def _below(self, node: _Node) -> Iterator[Ino]:
+    def _below(self, node: MemoryNode) -> Iterator[Ino]:
         yield node.ino
         for ino, _ in node.names.values():
             yield from self._below(self._nodes[ino])
 
-    def _open(self, node: _Node) -> Handle:
+    def _open(self, node: MemoryNode) -> Handle:
         handle = Handle(self._next_handle)
         self._next_handle += 1
         self._handles[handle] = node.ino
         node.opened += 1
         return handle
 
-    def _opened(self, handle: Handle) -> _Node:
+    def _opened(self, handle: Handle) -> MemoryNode:
         ino = self._handles.get(handle)
         if ino is None:
             raise refused.BadHandle(handle)
         return self._nodes[ino]
 
-    def _resize(self, node: _Node, size: int) -> None:
+    def _resize(self, node: MemoryNode, size: int) -> None:
         if not stat.S_ISREG(node.mode):
             raise refused.Invalid("Only a regular file has a size to change.")
         if size > 8 << 40:
@@ -435,43 +465,12 @@ class MemoryFilesystem:
             del node.content[size:]
         node.size = size
 
-    def _grow(self, node: _Node, end: int) -> None:
+    def _grow(self, node: MemoryNode, end: int) -> None:
         added = end - len(node.content)
         if self._used_bytes + added > self._capacity_bytes:
             raise refused.NoSpace
         self._used_bytes += added
         node.content.extend(bytes(added))
 
-    def _found(self, node: _Node) -> Found:
-        return Found(_attributes(node))
-
-
-def _attributes(node: _Node) -> FileAttributes:
-    return FileAttributes(
-        ino=node.ino,
-        mode=node.mode,
-        nlink=node.nlink,
-        uid=node.uid,
-        gid=node.gid,
-        rdev=node.rdev,
-        size=node.size,
-        blocks=-(-len(node.content) // 512),
-        atime_ns=node.atime_ns,
-        mtime_ns=node.mtime_ns,
-        ctime_ns=node.ctime_ns,
-    )
-
-
-def _checked(name: bytes) -> bytes:
-    if len(name) > _NAME_BYTES_MAX:
-        raise refused.NameTooLong("A name has at most 255 bytes.")
-    return name
-
-
-def _check_replaceable(node: _Node, replaced: _Node) -> None:
-    if stat.S_ISDIR(node.mode) and not stat.S_ISDIR(replaced.mode):
-        raise refused.NotADirectory("A directory replaces only a directory.")
-    if stat.S_ISDIR(replaced.mode) and not stat.S_ISDIR(node.mode):
-        raise refused.IsADirectory("Only a directory replaces a directory.")
-    if replaced.names:
-        raise refused.NotEmpty("The directory to replace still has names in it.")
+    def _found(self, node: MemoryNode) -> Found:
+        return Found(shown(node))

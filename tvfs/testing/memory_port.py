@@ -11,7 +11,7 @@ from tvfs.catalog.memory import MemoryCatalog
 from tvfs.chunks.encoding import decode_chunk
 from tvfs.chunks.store import ChunkMissing
 from tvfs.content.manifest import Manifest
-from tvfs.digest import FUNCTION_CODES, HASH_BYTES, HOLE, ChunkId
+from tvfs.digest import HASH_BYTES, HOLE, ChunkId, function_code
 from tvfs.ingest.commit import BlobRecord, IngestCommit, RowRecord
 from tvfs.packs.location import Location
 from tvfs.packs.pack_reader import read_payload
@@ -113,7 +113,7 @@ class MemoryPort:
     def _write(self, blobs: Iterable[BlobRecord], rows: Iterable[RowRecord]) -> None:
         batch = Batch()
         for blob in blobs:
-            batch.put(Family.BLOB, bytes([FUNCTION_CODES[blob.function]]) + blob.hash, blob.manifest)
+            batch.put(Family.BLOB, bytes([function_code(blob.function)]) + blob.hash, blob.manifest)
         for row in rows:
             assert len(row.key) == _KEY_BYTES[Family(row.family)], "a row with a key of the wrong length"
             batch.put(Family(row.family), row.key, row.value)

@@ -42,10 +42,15 @@ class MemoryWorld:
     """A filesystem and everything below it; `kill` ends it without a word and starts the next one."""
 
     def __init__(
-        self, home: Path, *, settings: FilesystemSettings | None = None, capacity_bytes: int = 1 << 30
+        self,
+        home: Path,
+        *,
+        settings: FilesystemSettings | None = None,
+        capacity_bytes: int = 1 << 30,
+        clock: ManualClock | None = None,
     ) -> None:
         self.home = home
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.settings = settings or FilesystemSettings()
         self.catalog = MemoryCatalog()
         self.boot = "boot 1"
@@ -56,6 +61,13 @@ class MemoryWorld:
         """End the process as kill -9 does, and start again: what the kernel was given is there."""
         self._abandon()
         self.catalog = self.catalog.crash_copy(durable_only=False)
+        self._open()
+
+    async def restart(self) -> None:
+        """Stop in order and start again."""
+        await self.filesystem.aclose()
+        await self.vault.aclose()
+        self.catalog = self.catalog.crash_copy(durable_only=True)
         self._open()
 
     def power_loss(self) -> None:

@@ -1,0 +1,1 @@
+"""One TaskVault plugin of each kind."""
