@@ -17,7 +17,7 @@ from tvfs.chunks.chunk_row import ChunkState, decode_chunk_row
 from tvfs.chunks.store import ChunkStore
 from tvfs.content.manifest import Extent, Manifest, ManifestInvalid, extents_covering
 from tvfs.content.reference import EMPTY, Content, ContentKind
-from tvfs.digest import FUNCTION_CODES, HOLE, ChunkId, Digest
+from tvfs.digest import FUNCTION_CODES, HOLE, ChunkId, Digest, function_code
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import HashFunction
 
@@ -121,6 +121,8 @@ class ContentReader:
         """Return where the content with this digest, under any function, is; None if the vault does not have it."""
         if not digest.size:
             return EMPTY
+        if digest.function not in {self._function, *FUNCTION_CODES}:
+            return None
         row = self._catalog.get(Family.BLOB, _blob_key(digest.function, digest.hash))
         if row is not None:
             manifest = Manifest(row)
@@ -162,7 +164,7 @@ class ContentReader:
         kept = self._manifests.get(content.hash)
         if kept is None:
             # A content known by a foreign digest only has its manifest under that function; hashes do not collide.
-            codes = [FUNCTION_CODES[self._function], *FUNCTION_CODES.values()]
+            codes = [function_code(self._function), *FUNCTION_CODES.values()]
             rows = (self._catalog.get(Family.BLOB, bytes([code]) + content.hash) for code in codes)
             row = next((row for row in rows if row is not None), None)
             if row is None:
@@ -237,4 +239,4 @@ def _assemble(extents: list[Extent], chunks: dict[ChunkId, bytes], start: int, e
 
 
 def _blob_key(function: str, hash_: bytes) -> bytes:
-    return bytes([FUNCTION_CODES[function]]) + hash_
+    return bytes([function_code(function)]) + hash_

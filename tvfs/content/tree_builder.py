@@ -25,6 +25,7 @@ from tvfs.content.reference import ContentKind
 from tvfs.content.snapshot import Snapshot
 from tvfs.content.tree_index import (
     DIRECTORY,
+    MAX_SIZE,
     PAGE_ENTRIES,
     REGULAR,
     SYMLINK,
@@ -49,6 +50,8 @@ class Subdirectory:
     own: OwnAttributes
     below: int
     """Inodes below, at any depth."""
+    height: int = 0
+    """Levels of directories below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,12 @@ class TreeBuilder:
             index,
             *_totals(entries, directories),
         )
-        root = _index_root(snapshot, own, numbered, below, len(directories))
+        height = max((child.height + 1 for _, child in directories), default=0)
+        root = replace(_index_root(snapshot, own, numbered, below, len(directories)), height=height)
         if hard_links:
             root = replace(root, hard_links=sorted(sorted(group) for group in hard_links))
-        return BuiltDirectory(Subdirectory(snapshot, own, below), tree, attributes, encode_index(root, index, numbered))
+        directory = Subdirectory(snapshot, own, below, height)
+        return BuiltDirectory(directory, tree, attributes, encode_index(root, index, numbered))
 
     def _canonical(self, entries: Sequence[IndexEntry], directories: Sequence[tuple[bytes, Subdirectory]]) -> bytes:
         empty, empty_hash = ContentKind.EMPTY, self._empty_hash
@@ -140,7 +145,8 @@ class TreeBuilder:
 def _totals(entries: Sequence[IndexEntry], directories: Sequence[tuple[bytes, Subdirectory]]) -> tuple[int, int]:
     sizes = [entry.size for entry in entries if entry.kind == REGULAR]
     files = len(sizes) + sum(child.snapshot.files for _, child in directories)
-    return files, sum(sizes) + sum(child.snapshot.size for _, child in directories)
+    # Sparse files of the longest kind can add up to more than the row can tell.
+    return files, min(sum(sizes) + sum(child.snapshot.size for _, child in directories), MAX_SIZE)
 
 
 def _directory_entry(name: bytes, child: Subdirectory) -> IndexEntry:
