@@ -13,11 +13,17 @@ import hypothesis
 import pytest
 import structlog
 
+from tests.vaults_in_order import COST, assert_in_order, assert_repairable, vaults_below
+
 # No deadline: a shared two-core machine is slow now and then, and `timeout` in pyproject.toml catches a hang.
 hypothesis.settings.register_profile("default", print_blob=True, deadline=None)
 hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("default"), max_examples=10)
 hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("default"), max_examples=2000)
 hypothesis.settings.load_profile("default")
+
+
+collect_ignore = ["plugin_example"]
+"""A distribution of its own, whose tests run where it is installed: tests/packaging/test_plugin_example.py."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,6 +87,33 @@ def no_unannounced_log(
     loud = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
     loud += [str(e["event"]) for e in events if e["log_level"] in {"warning", "error", "exception", "critical"}]
     expect_log.check(loud)
+
+
+@pytest.fixture(autouse=True)
+def vaults_in_order(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run fsck, dry, on every vault that the test leaves behind; those damaged on purpose must be repairable."""
+    if "tmp_path" not in request.fixturenames:
+        yield
+        return
+    tmp_path = request.getfixturevalue("tmp_path")
+    yield
+    if request.node.get_closest_marker("leaves_no_vault"):
+        return
+    damaged = request.node.get_closest_marker("damages_vault")
+    for home in vaults_below(tmp_path):
+        if damaged:
+            assert_repairable(home)
+        else:
+            assert_in_order(home)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if COST.vaults:
+        terminalreporter.write_line(
+            f"fsck after tests: {COST.vaults} vaults in {COST.total_s:.1f} s,"
+            f" {COST.total_s / COST.vaults * 1000:.0f} ms each, of the processor {COST.cpu_s / COST.vaults * 1000:.0f},"
+            f" the slowest {COST.slowest_s * 1000:.0f} ms: {COST.slowest}"
+        )
 
 
 @pytest.fixture(autouse=True)

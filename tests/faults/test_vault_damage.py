@@ -16,6 +16,8 @@ from tvfs.packs.record import RECORD_HEADER_BYTES
 from tvfs.plugin_api import PluginRegistry
 from tvfs.vault.vault import Vault, open_vault
 
+pytestmark = pytest.mark.damages_vault("packs are changed, cut and removed")
+
 
 def contents() -> list[bytes]:
     return [random.Random(number).randbytes(3000) + b"text " * 500 for number in range(8)]

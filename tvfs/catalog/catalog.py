@@ -80,6 +80,16 @@ class Batch:
         return len(self.changes)
 
 
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """What a catalog takes of the disk, in bytes, as `du` counts it."""
+
+    used_bytes: int
+    """Now: directory and files."""
+    peak_bytes: int
+    """At most while it writes its files anew in the background, if no more rows come; never less than `used_bytes`."""
+
+
 class Catalog(Protocol):
     """Threads: `get` and `get_many` may be called from any thread; everything else from the owner's only."""
 
@@ -115,6 +125,19 @@ class Catalog(Protocol):
 
     def disk_bytes(self) -> int:
         """What the catalog takes on the disk now, in bytes: directory and files, as `du` counts them."""
+        ...
+
+    def drop_deleted(self) -> None:
+        """Let rows that were removed give back their room soon, in the background; at once, and cheap to ask for."""
+        ...
+
+    def disk_use(self) -> DiskUse:
+        """What the catalog takes on the disk now, and for a moment at most."""
+        ...
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of rows written since the catalog was opened: by how much it may have grown since one last looked."""
         ...
 
     def close(self) -> None:

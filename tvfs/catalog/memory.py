@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import trio
 from sortedcontainers import SortedDict
 
-from tvfs.catalog.catalog import Batch, Delete, DeleteRange, Family, Put
+from tvfs.catalog.catalog import Batch, Delete, DeleteRange, DiskUse, Family, Put
 
 
 class MemoryCatalog:
@@ -60,17 +60,39 @@ class MemoryCatalog:
         """Nothing is on disk."""
         return 0
 
+    def drop_deleted(self) -> None:
+        """They have gone."""
+
+    def disk_use(self) -> DiskUse:
+        """Nothing is on disk."""
+        return DiskUse(0, 0)
+
+    @property
+    def written_bytes(self) -> int:
+        """Nothing is on disk."""
+        return 0
+
     def close(self) -> None:
-        """Release everything."""
-        self._rows = self._durable = _empty()
+        """Release everything but what the next start would find: `crash_copy` tells."""
+        self._rows = _empty()
         self._unflushed.clear()
 
-    def crash_copy(self, *, durable_only: bool) -> MemoryCatalog:
-        """Return what the next start would find after a kill, or after a power loss if `durable_only`."""
+    @property
+    def unflushed(self) -> int:
+        """How many batches a power loss may take."""
+        return len(self._unflushed)
+
+    def crash_copy(self, *, durable_only: bool, unflushed_kept: int = 0) -> MemoryCatalog:
+        """Return what the next start would find after a kill, or after a power loss if `durable_only`.
+
+        A power loss may lose a suffix only of what was not flushed: the first `unflushed_kept` batches are kept.
+        """
         survivor = MemoryCatalog()
         source = self._durable if durable_only else self._rows
         survivor._rows = {family: rows.copy() for family, rows in source.items()}
-        survivor._durable = {family: rows.copy() for family, rows in source.items()}
+        for batch in self._unflushed[:unflushed_kept] if durable_only else ():
+            _apply(survivor._rows, batch)
+        survivor._durable = {family: rows.copy() for family, rows in survivor._rows.items()}
         return survivor
 
 

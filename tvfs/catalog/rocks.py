@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from rocksdict import (
     AccessType,
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     DBCompressionType,
@@ -26,7 +27,7 @@ from rocksdict import (
     WriteBatch,
 )
 
-from tvfs.catalog.catalog import Batch, Delete, DeleteRange, Family, Put
+from tvfs.catalog.catalog import Batch, Delete, DeleteRange, DiskUse, Family, Put
 from tvfs.catalog.group_commit import GroupCommit
 from tvfs.errors import TaskVaultError
 
@@ -44,7 +45,7 @@ class RocksSettings:
     max_wal_bytes: int = 64 * MIB
     """Log kept for recovery; at most 1/16 of the vault, since it counts as used."""
     background_jobs: int = 2
-    """Flushes and compactions at a time."""
+    """Flushes and compactions at a time: one of each."""
 
 
 class CatalogLocked(TaskVaultError):
@@ -84,6 +85,27 @@ class CatalogFailed(TaskVaultError):
         self.path = path
 
 
+COMPACTION_MAX_BYTES = 192 * MIB
+"""What one compaction may take beside its input, with a margin of two: measured 98 MiB in a catalog of 600 MiB.  A
+smaller catalog may be written anew as a whole."""
+_LEVEL_BASE_BYTES = 64 * MIB
+_TABLE_BYTES = 8 * MIB
+_COMPACTION_BYTES = 100 * MIB
+"""The three together are why a compaction takes no more; they cost no speed."""
+_WAL_OVERSHOOT = 1.25
+"""How much longer than `max_wal_bytes` the log gets before the families in it are flushed; measured 1.22."""
+_ROW_OVERHEAD_BYTES = 24
+"""Of a row in the log, beside its key and value."""
+_DELETIONS_WINDOW = 4096
+"""Where half of so many rows in succession only say that others were removed, a table is written anew."""
+_DELETIONS_WORTH_A_TABLE = 256
+_ROWS_OF_A_RANGE = 16
+"""How many rows a range that is removed is taken to have."""
+_LIVE_TABLES = "rocksdb.live-sst-files-size"
+_BLOCK_BYTES = 512
+"""Unit of `st_blocks`."""
+
+
 _UNCOMPRESSED = frozenset({Family.SYS, Family.CHUNK, Family.PACK, Family.BLOB, Family.PAGE, Family.ORPHAN})
 """Families whose values are hashes or counters: compressing them costs time and saves nothing."""
 
@@ -100,6 +122,8 @@ class RocksCatalog:
         self._settings = settings or RocksSettings()
         self._db: Any = None
         self._stuck = False
+        self._written_bytes = 0
+        self._deleted = dict.fromkeys(Family, 0)
         self._open()
         self._flushing = GroupCommit(self._sync_wal, retryable=CatalogFull)
 
@@ -149,18 +173,23 @@ class RocksCatalog:
         self._recover_from_full_disk()
         with self._translated():
             rows = WriteBatch(raw_mode=True)
-            handles = self._handles
+            handles, deleted = self._handles, self._deleted
+            written_bytes = _ROW_OVERHEAD_BYTES * len(batch.changes)
             for change in batch.changes:
                 match change:
                     case Put(family, key, value):
+                        written_bytes += len(key) + len(value)
                         rows.put(key, value, handles[family])
                     case Delete(family, key):
+                        deleted[family] += 1
                         rows.delete(key, handles[family])
                     case DeleteRange(family, start, end):
                         if start < end:
+                            deleted[family] += _ROWS_OF_A_RANGE
                             rows.delete_range(start, end, handles[family])
             # Never with sync=True: it would hold the interpreter lock through the fsync.
             self._db.write(rows)
+        self._written_bytes += written_bytes
 
     async def flush(self) -> None:
         """Return when everything written before survives a power loss; raise `FlushFailed` or `CatalogFull`."""
@@ -174,14 +203,51 @@ class RocksCatalog:
 
     def disk_bytes(self) -> int:
         """What the catalog's directory and files take on the disk, in bytes."""
-        total = os.stat(self._path).st_blocks
+        return self.disk_use().used_bytes
+
+    def drop_deleted(self) -> None:
+        """Write out memtables that say that rows were removed; RocksDB then drops them with what they cover.
+
+        Tables that mostly remove are written anew in the background (`compact_on_deletion`), but only tables: what is
+        in memory would wait for as many other rows.
+        """
+        for family, count in self._deleted.items():
+            if count >= _DELETIONS_WORTH_A_TABLE:
+                with self._translated():
+                    self._families[family].flush(False)
+                self._deleted[family] = 0
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of rows written since the catalog was opened."""
+        return self._written_bytes
+
+    def disk_use(self) -> DiskUse:
+        """Look at every file: 0.2 ms, and 60 µs for what RocksDB says itself."""
+        used = os.stat(self._path).st_blocks * _BLOCK_BYTES
+        wal_used = wal_bytes = tables = 0
         with os.scandir(self._path) as files:
             for file in files:
                 try:
-                    total += file.stat(follow_symlinks=False).st_blocks
+                    found = file.stat(follow_symlinks=False)
                 except FileNotFoundError:  # RocksDB removed it in the background
                     continue
-        return total * 512
+                used += found.st_blocks * _BLOCK_BYTES
+                if file.name.endswith(".log"):
+                    wal_used += found.st_blocks * _BLOCK_BYTES
+                    wal_bytes += found.st_size
+                elif file.name.endswith(".sst"):
+                    tables += found.st_blocks * _BLOCK_BYTES
+        # What is in the log will be in tables, and all tables together are written anew, or as much of them as one
+        # compaction takes, while the old ones are still there.  Files that RocksDB no longer counts are temporary.
+        live = min(tables, self._live_table_bytes()) + wal_bytes
+        log = max(wal_used, int(self._settings.max_wal_bytes * _WAL_OVERSHOOT))
+        peak = live + min(live, COMPACTION_MAX_BYTES) + log + (used - wal_used - tables)
+        return DiskUse(used, max(used, peak))
+
+    def _live_table_bytes(self) -> int:
+        with self._translated():
+            return sum(family.property_int_value(_LIVE_TABLES) for family in self._families.values())
 
     def close(self) -> None:
         """Release everything; what was written but not flushed may be lost with the power only."""
@@ -282,7 +348,9 @@ def _database_options(settings: RocksSettings, cache: Any) -> Any:
     options.set_wal_bytes_per_sync(MIB)
     options.set_bytes_per_sync(MIB)
     options.set_keep_log_file_num(3)
-    options.set_max_log_file_size(4 * MIB)
+    # Files that only grow, and the log's own limit says how small the vault is.
+    options.set_max_log_file_size(max(settings.max_wal_bytes // 16, 64 << 10))
+    options.set_max_manifest_file_size(max(settings.max_wal_bytes // 16, MIB))
     options.set_stats_dump_period_sec(0)
     options.set_manifest_preallocation_size(64 << 10)
     options.set_paranoid_checks(True)
@@ -296,6 +364,11 @@ def _family_options(family: Family, settings: RocksSettings, cache: Any) -> Any:
     # The default block of 1 MiB, times 16 families, would be a third of the budget before anything is in it.
     options.set_arena_block_size(128 << 10)
     options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_max_bytes_for_level_base(_LEVEL_BASE_BYTES)
+    options.set_target_file_size_base(_TABLE_BYTES)
+    options.set_max_compaction_bytes(_COMPACTION_BYTES)
+    # Rows that were removed give their room back soon, not when as many others have come.
+    options.add_compact_on_deletion_collector_factory(_DELETIONS_WINDOW, _DELETIONS_WINDOW // 2, 0.5)
     options.set_compression_type(DBCompressionType.none() if family in _UNCOMPRESSED else DBCompressionType.lz4())
     _set_table(options, cache)
     return options
@@ -307,5 +380,10 @@ def _set_table(options: Any, cache: Any) -> None:
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     table.set_bloom_filter(10, False)
+    # Index and filter in pieces: whole ones are larger than a shard of the cache, and among a million rows they were
+    # read again for every twentieth look-up, 100 us each; 16 KiB were read a look-up, now 0.7.
+    table.set_index_type(BlockBasedIndexType.two_level_index_search())
+    table.set_partition_filters(True)
+    table.set_pin_top_level_index_and_filter(True)
     table.set_format_version(5)
     options.set_block_based_table_factory(table)

@@ -1,0 +1,1 @@
+"""Checks a whole vault offline, and puts it right: index, counters, reachability and names from packs and trees."""
