@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NewType
 
@@ -18,6 +19,11 @@ HOLE = ChunkId(bytes(HASH_BYTES))
 
 FUNCTION_CODES = {"sha256": 1, "blake3": 9}
 """Hash functions as numbered by `DigestFunction.Value` of the Remote Execution API v2."""
+
+OWN_FUNCTION_CODE = 128
+"""A vault's own hash function, where that has no number of its own."""
+
+_FUNCTION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*", re.ASCII)
 
 
 class DigestInvalid(TaskVaultError):
@@ -50,7 +56,7 @@ class Digest:
         """Return the digest that `str()` wrote; raise `DigestInvalid`."""
         function, colon, rest = text.partition(":")
         hash_hex, dash, size = rest.partition("-")
-        if not (colon and dash and size.isascii() and size.isdigit() and function in FUNCTION_CODES):
+        if not (colon and dash and size.isascii() and size.isdigit() and len(size) < 20 and _FUNCTION_NAME.fullmatch(function)):
             raise DigestInvalid(text)
         try:
             hash_ = bytes.fromhex(hash_hex)
@@ -59,3 +65,8 @@ class Digest:
         if len(hash_) != HASH_BYTES or hash_.hex() != hash_hex:
             raise DigestInvalid(text)
         return cls(function, hash_, int(size))
+
+
+def function_code(name: str) -> int:
+    """Return the number under which blobs of a hash function are kept; another than the vault's must have its own."""
+    return FUNCTION_CODES.get(name, OWN_FUNCTION_CODE)

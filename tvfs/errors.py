@@ -20,3 +20,11 @@ class FormatTooNew(TaskVaultError):
         self.what = what
         self.version = version
         self.known = known
+
+
+class RowDamaged(TaskVaultError, ValueError):
+    """A row of the catalog is not what was written; here for the same reason."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} cannot be read; repair the vault with `tv fsck`.")
+        self.what = what

@@ -25,6 +25,21 @@ POINTS = (
     "fsync.after_data",
     "fsync.after_batch",
     "fsync.after_wal",
+    "collect.after_batch",
+    "compact.after_copy",
+    "compact.after_sync",
+    "compact.after_rows",
+    "compact.after_wal",
+    "compact.before_unlink",
+    "adopt.after_journal",
+    "adopt.after_publish",
+    "adopt.after_switch",
+    "adopt.going_back",
+    "adopt.after_decision",
+    "adopt.after_removal",
+    "release.after_journal",
+    "release.after_copy",
+    "release.after_switch",
 )
 """Every point that exists, in commit order; arming another name is an error."""
 

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tvfs.errors import FormatTooNew
+from tvfs.errors import FormatTooNew, RowDamaged
 from tvfs.packs.location import Location
 
 _ROW = struct.Struct(">BBBxIQII")
@@ -40,9 +40,16 @@ def encode_chunk_row(row: ChunkRow) -> bytes:
     return _ROW.pack(FORMAT_VERSION, at.codec, row.state, at.pack, at.offset, at.stored_bytes, at.raw_bytes)
 
 
+def with_state(row: bytes, state: ChunkState) -> bytes:
+    """Return an encoded row with another state."""
+    return row[:2] + bytes([state]) + row[3:]
+
+
 def decode_chunk_row(value: bytes) -> ChunkRow:
-    """Return the row; raise `FormatTooNew` for one of a later version."""
-    if value[0] > FORMAT_VERSION:
+    """Return the row; raise `FormatTooNew` for one of a later version, `RowDamaged` for one that cannot be."""
+    if value and value[0] > FORMAT_VERSION:
         raise FormatTooNew("A chunk's row in the catalog", value[0], FORMAT_VERSION)
+    if len(value) != _ROW.size or value[2] > ChunkState.QUARANTINED:
+        raise RowDamaged("A chunk's row in the catalog")
     _, codec, state, pack, offset, stored_bytes, raw_bytes = _ROW.unpack(value)
     return ChunkRow(Location(pack, offset, stored_bytes, raw_bytes, codec), ChunkState(state))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvfs.chunks.store import ChunkDamaged
-from tvfs.digest import ChunkId
+from tvfs.digest import FUNCTION_CODES, ChunkId
 from tvfs.errors import TaskVaultError
 from tvfs.packs.location import Location
+from tvfs.packs.record import MAX_CHUNK_BYTES
 from tvfs.plugin_api.buffer import Buffer
-from tvfs.plugin_api.compression import BatchCodec, Codec, CodecFailed
+from tvfs.plugin_api.compression import FIRST_FOREIGN_ID, BatchCodec, Codec, CodecFailed
 from tvfs.plugin_api.hash import HashFunction
 
 RAW_CODEC = 0
@@ -38,7 +39,13 @@ class ChunkFormat:
     codec: Codec
     """For new chunks."""
     codecs: Mapping[int, Codec]
-    """For reading: every one that is installed, by number."""
+    """For reading: every one that the data needs, by number."""
+    check_plugins: Callable[[], None] = lambda: None
+    """Called from any thread when content is bad though its record is whole; raises if a plugin is to blame."""
+
+    def may_run_inline(self, codec_id: int = RAW_CODEC) -> bool:
+        """Whether the plugins that this needs are built in: others may hang, and are called in threads only."""
+        return codec_id < FIRST_FOREIGN_ID and self.hash_function.name in FUNCTION_CODES
 
     def chunk_id(self, raw: Buffer) -> ChunkId:
         """Return the id of a chunk."""
@@ -75,6 +82,9 @@ def _smaller(raw: Buffer, payload: bytes, codec: Codec) -> tuple[int, Buffer]:
 
 def decode_chunk(payload: Buffer, location: Location, codecs: Mapping[int, Codec]) -> bytes:
     """Return the bytes that a payload stands for, unverified; raise `CodecFailed` or `CodecUnknown`."""
+    if location.raw_bytes > MAX_CHUNK_BYTES:
+        # Codecs allocate what they are told: rows and records come from disks and clients.
+        raise CodecFailed(f"the chunk is said to have {location.raw_bytes} bytes, more than any has")
     if location.codec == RAW_CODEC:
         if len(payload) != location.raw_bytes:
             raise CodecFailed(f"the raw payload has {len(payload)} bytes instead of {location.raw_bytes}")

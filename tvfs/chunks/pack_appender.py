@@ -51,6 +51,11 @@ class PackAppender:
                 return writer.buffered(location)
         return None
 
+    def numbers(self) -> set[int]:
+        """Return the packs that are open.  Takes no lock, as `loss` does not: both lists are replaced or grow."""
+        current = self._current
+        return {writer.number for writer in [*self._full, *([current] if current else [])]}
+
     def sync(self) -> None:
         """Make everything appended before survive a power loss.
 

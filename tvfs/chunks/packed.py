@@ -18,7 +18,7 @@ from tvfs.chunks.store import ChunkDamaged, ChunkMissing
 from tvfs.digest import ChunkId
 from tvfs.packs.location import Location
 from tvfs.packs.pack_directory import PackDirectory, PackMissing
-from tvfs.packs.pack_reader import neighbouring, payload_of, read_payload_nowait, read_run
+from tvfs.packs.pack_reader import neighbouring, payload_is_whole, payload_of, read_payload_nowait, read_run
 from tvfs.packs.record import MAX_CHUNK_BYTES, PackDamaged
 from tvfs.plugin_api.buffer import Buffer
 
@@ -79,7 +79,7 @@ class PackedChunkStore:
         self._staged: dict[ChunkId, Location] = {}
 
     async def get(self, chunk_id: ChunkId, /) -> bytes:
-        """Return the chunk; raise `ChunkMissing`, `ChunkDamaged` or `CodecUnknown`."""
+        """Return the chunk; raise `ChunkMissing`, `ChunkDamaged`, `CodecUnknown` or `PluginMisbehaved`."""
         return (await self.get_many([chunk_id]))[0]
 
     async def get_many(self, chunk_ids: Sequence[ChunkId], /) -> list[bytes]:
@@ -100,7 +100,7 @@ class PackedChunkStore:
         if chunk_id in self._staged:
             return None
         location = self._locate(chunk_id)
-        if location.raw_bytes > self._settings.inline_max_bytes:
+        if location.raw_bytes > self._settings.inline_max_bytes or not self._format.may_run_inline(location.codec):
             return None
         try:
             with self._packs.open_reader(location.pack, wait=False) as fd:
@@ -119,6 +119,10 @@ class PackedChunkStore:
             if self._appender.loss(location) is None:
                 self._staged.setdefault(chunk_id, location)
         return chunk_id
+
+    def packs_being_written(self) -> set[int]:
+        """Return the packs that this store appends to, or whose rows it has not written yet."""
+        return self._appender.numbers() | {location.pack for location in self._staged.values()}
 
     def has(self, chunk_id: ChunkId, /) -> bool:
         """Say whether the chunk is there: neither dead nor quarantined."""
@@ -228,7 +232,7 @@ class PackedChunkStore:
         self._catalog.write(batch)
 
     async def _hash(self, raw: Buffer) -> ChunkId:
-        if len(raw) <= self._settings.inline_hash_max_bytes:
+        if len(raw) <= self._settings.inline_hash_max_bytes and self._format.may_run_inline():
             await trio.lowlevel.checkpoint()
             return self._format.chunk_id(raw)
         return await trio.to_thread.run_sync(self._format.chunk_id, raw, limiter=self._settings.disk_threads)
@@ -267,5 +271,8 @@ class PackedChunkStore:
             except PackDamaged as exc:
                 found[chunk_id] = _Unreadable(str(exc))
             except ChunkDamaged as exc:
+                if payload_is_whole(record):
+                    # The disk kept what was written, so a plugin may be to blame: then nothing is put in quarantine.
+                    self._format.check_plugins()
                 found[chunk_id] = _Unreadable(exc.reason)
         return found

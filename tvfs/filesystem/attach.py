@@ -9,16 +9,20 @@ from collections.abc import Sequence
 
 from tvfs.content.attributes import UNKNOWN
 from tvfs.content.snapshot import Snapshot
-from tvfs.content.tree_index import DIRECTORY, IndexEntry, TreeIndexReader, TreeIndexRoot
+from tvfs.content.tree_index import DIRECTORY, IndexEntry, TreeIndexMissing, TreeIndexReader, TreeIndexRoot
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.directories import Directories, Dirent
 from tvfs.filesystem.inode import NO_HASH, READ_ONLY, Inode, changed
 from tvfs.filesystem.model import Caller
 from tvfs.filesystem.namespace import Namespace, check_name
-from tvfs.filesystem.nodes import Nodes
+from tvfs.filesystem.nodes import Nodes, storable_time
 from tvfs.filesystem.posix_error import Exists, NotADirectory, NotFound
 from tvfs.filesystem.ranges import AttachedRange
 from tvfs.vault.counters import NEXT_INO, NEXT_SEQ, Counters
+
+MAX_LINKED_NAMES = 4096
+"""A tree with more names of hard links is attached without: as files of their own with the same content.  Each takes
+a few rows, and all are written in one step."""
 
 
 class Attacher:
@@ -62,6 +66,8 @@ class Attacher:
             raise NotFound("The directory to attach to has been removed.")
         if self._directories.find(parent, directory, name) is not None:
             raise Exists(f"{name!r} exists already; only a name that is free can be attached to.")
+        if not self._trees.is_there(snapshot.index):
+            raise TreeIndexMissing(snapshot.index, "no root")
         entry, index, groups = self._descend(snapshot, subpath)
         change = self._namespace.change()
         uid, gid = owner or (self._default_owner.uid, self._default_owner.gid)
@@ -110,7 +116,8 @@ class Attacher:
             index = entry.child
             path += part + b"/"
         within = [[each[len(path) :] for each in group if each.startswith(path)] for group in groups]
-        return entry, index, [group for group in within if len(group) > 1]
+        linked = [group for group in within if len(group) > 1]
+        return entry, index, linked if sum(map(len, linked)) <= MAX_LINKED_NAMES else []
 
     def _attach_directory(
         self, change: Change, parent: int, name: bytes, root: TreeIndexRoot, attached: AttachedRange
@@ -131,8 +138,10 @@ class Attacher:
 
     def _link_groups(self, change: Change, attached: AttachedRange, groups: Sequence[Sequence[bytes]]) -> None:
         """Let the paths of each group lead to one inode: that of the first path."""
+        seen: set[bytes] = set()
         for group in groups:
             shared, first_parent = self._member(attached, group[0])
+            self._check_group(attached, group, shared, seen)
             inode = self._nodes.from_entry(shared, first_parent, attached)
             ino = first_parent + shared.preorder
             change.put(ino, changed(inode, nlink=len(group)))
@@ -142,6 +151,24 @@ class Attacher:
                 dirent = Dirent(other.kind, ino, self._counters.take(NEXT_SEQ))
                 self._directories.put(change, other_parent, other.name, dirent)
 
+    def _check_group(
+        self, attached: AttachedRange, group: Sequence[bytes], shared: IndexEntry, seen: set[bytes]
+    ) -> None:
+        """Raise unless the names of a group can be those of one file, and of no other group: trees come from anywhere.
+
+        A directory with two names would be a way round in circles.
+        """
+        before = len(seen)
+        seen.update(group)
+        if len(seen) != before + len(group) or shared.kind == DIRECTORY:
+            raise TreeIndexMissing(attached.index, "hard links that no tree can have")
+        for path in group[1:]:
+            other, _ = self._member(attached, path)
+            if (other.kind, other.content_hash, other.size, other.target, other.rdev) != (
+                shared.kind, shared.content_hash, shared.size, shared.target, shared.rdev,
+            ):  # fmt: skip
+                raise TreeIndexMissing(attached.index, "hard links to files that differ")
+
     def _member(self, attached: AttachedRange, path: bytes) -> tuple[IndexEntry, int]:
         """Return the entry at a path below the attached directory, and its directory's number."""
         index, parent = attached.index, attached.first
@@ -150,6 +177,7 @@ class Attacher:
             entry = self._trees.lookup(index, part)
             if entry is None:
                 raise NotFound(f"The tree lists a hard link {path!r} that is not in it.")
+            self._trees.child_root(entry)
             index, parent = entry.child, parent + entry.preorder
         entry = self._trees.lookup(index, name)
         if entry is None:
@@ -173,7 +201,7 @@ def attached_root(root: TreeIndexRoot, attached: AttachedRange, parent: int) -> 
         nlink=2 + root.subdirectories,
         size=0,
         atime_ns=attached.attached_ns,
-        mtime_ns=attached.attached_ns if root.mtime_ns == UNKNOWN else root.mtime_ns,
+        mtime_ns=attached.attached_ns if root.mtime_ns == UNKNOWN else storable_time(root.mtime_ns),
         ctime_ns=attached.attached_ns,
         flags=READ_ONLY if attached.read_only else 0,
         hash=attached.index,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tvfs.catalog.catalog import Catalog, Family, prefix_end
 from tvfs.content.tree_index import IndexEntry
+from tvfs.errors import RowDamaged
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, Inode, changed
 from tvfs.filesystem.nodes import Nodes
@@ -52,7 +53,9 @@ def encode_dirent(dirent: Dirent) -> bytes:
 
 
 def decode_dirent(row: bytes) -> Dirent:
-    """Return what was encoded."""
+    """Return what was encoded; raise `RowDamaged`."""
+    if len(row) != _ROW.size:
+        raise RowDamaged("A name's row in the catalog")
     _, kind, child, seq = _ROW.unpack(row)
     return Dirent(kind, child, seq)
 
@@ -117,6 +120,8 @@ class Directories:
         Reads every row of the directory: for a program that seeks to a place it was told long ago.
         """
         if cookie < DELTA_COOKIE:
+            if directory.hash == NO_HASH:  # it was attached then, and is not any more
+                return b""
             for _, entry in self._nodes.trees.iterate(directory.hash, cookie - 1):
                 return entry.name
             return b""

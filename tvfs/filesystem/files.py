@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 
+import trio
+
 from tvfs import failpoints
 from tvfs.catalog.catalog import Catalog
 from tvfs.content.reader import ContentReader, ReadHint
 from tvfs.content.reference import Content
+from tvfs.digest import HOLE
 from tvfs.filesystem.change import Change
+from tvfs.filesystem.hot_files import HotFiles, is_unused
 from tvfs.filesystem.inode import NO_HASH, STAGED, ContentState, Inode, changed
 from tvfs.filesystem.model import AttributeChanges, FileAttributes, Handle
 from tvfs.filesystem.nodes import Nodes
-from tvfs.filesystem.posix_error import BadHandle, Invalid, IsADirectory, ReadOnly
+from tvfs.filesystem.posix_error import BadHandle, Invalid, IsADirectory, NoMoreData, ReadOnly
 from tvfs.filesystem.staged_file import StagedFile
 from tvfs.filesystem.staging import Staging
 from tvfs.plugin_api.buffer import Buffer
 
 _EMPTY = int(ContentState.EMPTY)
 _PERMISSIONS = 0o7777
+_SEEK_STEP_BYTES = 8 << 20
+"""How much of a file is looked through for holes between two looks at other work."""
 
 
 class OpenFile:
@@ -59,11 +65,21 @@ class Files:
         self._handles: dict[int, OpenFile] = {}
         self._opened: dict[int, int] = {}
         self._writers: dict[int, int] = {}
+        self.hot: HotFiles | None = None
+        """Copies that the kernel reads past us; set once."""
+        self.opened: Callable[[int], None] = _nobody
+        """Told before a file is opened; may refuse."""
+        self._taken_over: set[int] = set()
+        """Inodes whose staging file was such a copy and may still be read, or mapped and written, past us."""
         self._next_handle = 1
 
     def is_open(self, ino: int) -> bool:
         """Whether anybody has the inode open."""
         return ino in self._opened
+
+    def handles(self) -> int:
+        """How many handles are open."""
+        return len(self._handles)
 
     def open_inodes(self) -> list[int]:
         """Return the inodes that somebody has open."""
@@ -71,11 +87,11 @@ class Files:
 
     def writers(self) -> Collection[int]:
         """Return the inodes that somebody has open for writing."""
-        return self._writers.keys()
+        return self._writers.keys() | self._taken_over
 
     def has_writer(self, ino: int) -> bool:
         """Whether somebody has the inode open for writing: it may have bytes that were not sent to us yet."""
-        return ino in self._writers
+        return ino in self._writers or ino in self._taken_over
 
     def next_handle(self) -> Handle:
         """Return a handle that was never used."""
@@ -85,14 +101,8 @@ class Files:
 
     async def open(self, ino: int, flags: int) -> Handle:
         """Open a file; with O_TRUNC it is emptied."""
-        inode = self._nodes.get(ino)
-        if inode.is_directory:
-            raise IsADirectory("A directory is opened with opendir.")
-        writes = flags & os.O_ACCMODE != os.O_RDONLY
-        if (writes or flags & os.O_TRUNC) and inode.read_only:
-            raise ReadOnly("The file")
         # Counted before it waits for the truncation, so that the file is neither purged nor sealed meanwhile.
-        handle = self.add(ino, inode, writes=writes)
+        handle = self.open_nowait(ino, flags)
         try:
             if flags & os.O_TRUNC:
                 await self.truncate(ino, 0)
@@ -100,6 +110,72 @@ class Files:
             self.release(handle)
             raise
         return handle
+
+    def open_nowait(self, ino: int, flags: int) -> Handle:
+        """Open a file and leave O_TRUNC to the caller."""
+        self.opened(ino)
+        inode = self._nodes.get(ino)
+        if inode.is_directory:
+            raise IsADirectory("A directory is opened with opendir.")
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if (writes or flags & os.O_TRUNC) and inode.read_only:
+            raise ReadOnly("The file")
+        if writes:
+            self._keep_in_step(ino)
+        return self.add(ino, inode, writes=writes)
+
+    def begin_direct(self, handle: Handle) -> int | None:
+        """Return a descriptor of an ordinary file that has the file's content and will have it until `end_direct`.
+
+        None if there is none.  The caller closes the descriptor.
+        """
+        opened = self._opened_by(handle)
+        inode, hot = self._nodes.get(opened.ino), self.hot
+        if hot is None or not inode.is_regular:
+            return None
+        if opened.ino in self._taken_over:
+            hot.hold(opened.ino)
+            return os.open(self._staging.files[opened.ino].path, os.O_RDWR | os.O_CLOEXEC)
+        if inode.state in (STAGED, _EMPTY) or self.has_writer(opened.ino):
+            return None
+        return hot.begin(opened.ino, inode.content)
+
+    def end_direct(self, ino: int) -> None:
+        """The kernel has closed what it read past us."""
+        if self.hot is not None:
+            self.hot.end(ino)
+
+    def settle(self) -> None:
+        """Let files that were read past us be sealed again when nobody can do so any more."""
+        for ino in list(self._taken_over):
+            file = self._staging.files.get(ino)
+            if file is not None:
+                if self.hot is None or self.hot.is_direct(ino):
+                    continue
+                self._staging.descriptors.close(file.path)
+                if not is_unused(file.path):
+                    continue
+                # A mapping may have written without our knowing.
+                file.writes += 1
+                self._touch_as(ino, os.stat(file.path).st_mtime_ns)
+            self._taken_over.discard(ino)
+            if file is not None and not self.has_writer(ino):
+                self._closed(ino)
+
+    def _keep_in_step(self, ino: int) -> None:
+        """Before the content changes: let those who read a copy of it past us read what is written from now on."""
+        copy = self.hot.take_over(ino) if self.hot is not None else None
+        if copy is not None:
+            assert self.hot is not None
+            change = self._start_change()
+            try:
+                self._staging.take_over(change, ino, copy.path)
+                change.commit()
+            except BaseException:
+                # A link in staging that no row leads to goes at the next start.
+                self.hot.give_back(ino, copy)
+                raise
+            self._taken_over.add(ino)
 
     def add(self, ino: int, inode: Inode, *, writes: bool) -> Handle:
         """Return a handle to a file."""
@@ -168,6 +244,7 @@ class Files:
     async def truncate(self, ino: int, size: int) -> None:
         """Set the size of a file; its times change too."""
         self._staging.check_size(size)
+        self._keep_in_step(ino)
         while True:
             inode = self._nodes.get(ino)
             if not inode.is_regular:
@@ -193,6 +270,12 @@ class Files:
             raise IsADirectory("A directory has no size that can be set.")
         if changes.size is not None:
             await self.truncate(ino, changes.size)
+        return self.setattr_nowait(ino, changes)
+
+    def setattr_nowait(self, ino: int, changes: AttributeChanges) -> FileAttributes:
+        """Change what is named except the size, and the change time."""
+        if self._nodes.get(ino).read_only:
+            raise ReadOnly("It")
         change = self._start_change()
         inode = change.inode(ino)
         inode = changed(
@@ -215,6 +298,70 @@ class Files:
         await self._catalog.flush()
         failpoints.reach("fsync.after_wal")
 
+    def touch(self, ino: int) -> None:
+        """Let content and inode have changed now; a row is written once for each tick of the clock."""
+        change = self._start_change()
+        if change.inode(ino).mtime_ns != change.now_ns:
+            self._touch(change, ino)
+            change.commit()
+
+    async def allocate(self, handle: Handle, offset: int, length: int) -> None:
+        """Reserve room for a range, so that writing to it will not fail for want of room; the file grows to its end."""
+        ino = self._opened_by(handle).ino
+        while not await self._staging.allocate(self._staged(ino), offset, offset + length):
+            pass
+        self.touch(ino)
+
+    async def clear(self, handle: Handle, offset: int, length: int, *, keep_size: bool) -> None:
+        """Let a range be zeros that take no room; without `keep_size` the file grows to its end."""
+        ino = self._opened_by(handle).ino
+        while not await self._staging.clear(self._staged(ino), offset, offset + length):
+            pass
+        if not keep_size and offset + length > self._nodes.attributes(ino, self._nodes.get(ino)).size:
+            await self.truncate(ino, offset + length)
+        self.touch(ino)
+
+    def clone(self, source: Handle, target: Handle, length: int) -> int | None:
+        """Give an empty file the content of a sealed one: one row, whatever the size.  None where that is not so."""
+        given, taker = self._opened_by(source), self._opened_by(target)
+        there, here = self._nodes.get(given.ino), self._nodes.get(taker.ino)
+        if there.state in (STAGED, _EMPTY) or not there.is_regular or length < there.size or given.ino == taker.ino:
+            return None
+        if not taker.writes or self._nodes.attributes(taker.ino, here).size:
+            return None
+        change = self._start_change()
+        if here.state == STAGED:
+            file = self._staging.files[taker.ino]
+            if file.locked or file.busy or taker.ino in self._taken_over:
+                return None
+            self._staging.unstage(change, taker.ino)
+        change.put(taker.ino, change.inode(taker.ino).with_content(there.content))
+        self._touch(change, taker.ino)
+        change.commit()
+        return there.size
+
+    async def seek(self, handle: Handle, offset: int, data: bool) -> int:
+        """Return the next offset where data begin, or a hole does; the end of the file counts as a hole."""
+        ino = self._opened_by(handle).ino
+        inode = self._nodes.get(ino)
+        size = self._nodes.attributes(ino, inode).size
+        if offset >= size:
+            raise NoMoreData("The file ends before that offset.")
+        if self.has_writer(ino):
+            # Mapped pages may have been written that nobody has sent us yet: all of it may be data.
+            return offset if data else size
+        if inode.state == STAGED:
+            return await self._staging.seek(self._staging.files[ino], offset, data)
+        while offset < size:
+            for extent in self._reader.extents(inode.content, offset, _SEEK_STEP_BYTES):
+                if (extent.chunk_id != HOLE) is data:
+                    return max(offset, extent.offset)
+            offset += _SEEK_STEP_BYTES
+            await trio.lowlevel.checkpoint()
+        if data:
+            raise NoMoreData("There is only a hole after that offset.")
+        return size
+
     def _truncate_sealed(self, ino: int, inode: Inode, size: int) -> None:
         change = self._start_change()
         if size == 0:
@@ -226,13 +373,20 @@ class Files:
 
     def _truncate_staged(self, ino: int, file: StagedFile, size: int) -> None:
         change = self._start_change()
-        if size == 0:
+        if size == 0 and ino not in self._taken_over:
             change.put(ino, changed(change.inode(ino), state=_EMPTY, size=0, hash=NO_HASH))
             self._staging.unstage(change, ino)
         else:
             self._staging.truncate(file, size)
         self._touch(change, ino)
         change.commit()
+
+    def _touch_as(self, ino: int, mtime_ns: int) -> None:
+        change = self._start_change()
+        inode = change.inode(ino)
+        if mtime_ns > inode.mtime_ns:
+            change.put(ino, changed(inode, mtime_ns=mtime_ns, ctime_ns=max(inode.ctime_ns, mtime_ns)))
+            change.commit()
 
     def _touch(self, change: Change, ino: int) -> None:
         change.put(ino, changed(change.inode(ino), mtime_ns=change.now_ns, ctime_ns=change.now_ns))
@@ -250,6 +404,10 @@ class Files:
         if opened is None:
             raise BadHandle(handle)
         return opened
+
+
+def _nobody(ino: int) -> None:
+    """Nobody wants to know."""
 
 
 def _sealed(opened: OpenFile, inode: Inode) -> Content:

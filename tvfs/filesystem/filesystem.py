@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 import trio
@@ -18,11 +18,15 @@ from tvfs.content.reader import ContentReader
 from tvfs.content.snapshot import Snapshot
 from tvfs.content.tree_index import TreeIndexReader
 from tvfs.digest import FUNCTION_CODES
-from tvfs.errors import TaskVaultError
 from tvfs.filesystem.attach import Attacher
 from tvfs.filesystem.directories import Directories
+from tvfs.filesystem.evictables import Evictables
+from tvfs.filesystem.file_requests import NAME_BYTES, FileRequests
 from tvfs.filesystem.files import Files
+from tvfs.filesystem.gathering import Gatherer
+from tvfs.filesystem.hot_files import HotFiles
 from tvfs.filesystem.inode import Inode
+from tvfs.filesystem.inspection import Inspection
 from tvfs.filesystem.listings import Listings
 from tvfs.filesystem.lookups import LookupCounts
 from tvfs.filesystem.model import (
@@ -31,7 +35,6 @@ from tvfs.filesystem.model import (
     PREPARED,
     ROOT,
     Absent,
-    AttributeChanges,
     Caller,
     DirectoryEntry,
     FileAttributes,
@@ -43,7 +46,7 @@ from tvfs.filesystem.model import (
 from tvfs.filesystem.namespace import MAX_NAME_BYTES, Namespace
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.owner_port import OwnerPort
-from tvfs.filesystem.posix_error import Invalid, NameTooLong, NotFound, as_posix
+from tvfs.filesystem.posix_error import Invalid, NameTooLong, NotFound
 from tvfs.filesystem.sealer import Sealer
 from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.filesystem.snapshots import SnapshotOutcome, Snapshots
@@ -52,16 +55,19 @@ from tvfs.filesystem.startup import put_in_order
 from tvfs.filesystem.trash import Trash
 from tvfs.filesystem.views import OWNER_CHANGES, PREPARED_NAME, ContentView
 from tvfs.filesystem.xattrs import ExtendedAttributes
-from tvfs.plugin_api.buffer import Buffer
 from tvfs.vault.vault import Vault
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SEAL_INTERVAL_S = 0.25
 _FILES = 1 << 32
-"""What statfs says about inodes: there is no limit."""
+"""What statfs says about inodes: there is no limit but room."""
+_KEPT_FROM_COPIES = 8
+"""An eighth of the capacity is never taken by copies of content."""
+MAX_PATH_BYTES = 4096
+"""The kernel's limit."""
 
 
-class Filesystem:
+class Filesystem(FileRequests):
     """One vault's names and files.  The owner's trio thread only.
 
     Methods that are not `async` are atomic: they never await, and what they change is one batch.  Refusals are
@@ -90,7 +96,7 @@ class Filesystem:
             catalog=vault.catalog,
             counters=vault.counters,
             layout=vault.layout,
-            reservations=vault.reservations,
+            room=vault.room,
             usage=vault.usage,
             reader=self._reader,
             clock=clock,
@@ -105,6 +111,11 @@ class Filesystem:
         self._files = Files(
             vault.catalog, self._nodes, self._staging, self._reader, start_change=start_change, closed=self._closed
         )
+        self._hot = self._new_hot_files()
+        self.inspection = Inspection(vault, self._nodes, self._directories, self._staging, self._reader, self._files)
+        """What paths take and what they are."""
+        self.evictables = self._new_evictables(clock)
+        """Which directories may lose files when room is needed, and which files go first."""
         self._sealer = self._new_sealer(clock)
         self._listings = Listings(
             self._nodes,
@@ -112,18 +123,15 @@ class Filesystem:
             next_handle=self._files.next_handle,
             timeout_s=lambda ino: self.attribute_timeout_s(Ino(ino)),
         )
-        self._xattrs = ExtendedAttributes(vault.catalog, self._nodes, start_change)
+        self._xattrs = ExtendedAttributes(
+            vault.catalog, self._nodes, start_change, has_room=self._staging.room.for_names
+        )
+        default_owner = Caller(settings.owner_uid, settings.owner_gid)
         self._attacher = Attacher(
-            self._nodes,
-            self._directories,
-            self._namespace,
-            vault.counters,
-            default_owner=Caller(settings.owner_uid, settings.owner_gid),
+            self._nodes, self._directories, self._namespace, vault.counters, default_owner=default_owner
         )
         self._trash = self._new_trash()
-        self._view = ContentView(
-            self._nodes, vault.counters, self._reader.content_of, functions=FUNCTION_CODES, settings=settings
-        )
+        self._view = self._new_view()
         self._snapshots = Snapshots(
             vault,
             self._nodes,
@@ -133,6 +141,44 @@ class Filesystem:
             self._xattrs,
             writers=self._files.writers,
         )
+
+    def _new_view(self) -> ContentView:
+        return ContentView(
+            self._nodes,
+            self._vault.counters,
+            self._reader.content_of,
+            self._vault.leases,
+            functions={self._vault.hash_function.name, *FUNCTION_CODES},
+            settings=self._settings,
+        )
+
+    def _new_evictables(self, clock: Clock) -> Evictables:
+        vault = self._vault
+        evictables = Evictables(
+            *(vault.catalog, self._nodes, self._namespace, self._staging, vault.entries.ranks, clock),
+            is_open=self._files.is_open,
+            is_known=lambda ino: self._lookups.holds(Ino(ino)),
+            sharers=vault.catalog.count,
+            function=vault.hash_function.name,
+        )
+        self._namespace.follower = evictables
+        self._files.opened = evictables.opened
+        self.gatherer = Gatherer(vault.catalog, vault.counters, self._nodes, self._directories, self._namespace, evictables)
+        return evictables
+
+    def _new_hot_files(self) -> HotFiles:
+        vault, settings = self._vault, self._settings
+        hot = HotFiles(
+            vault.layout.hot,
+            self._reader,
+            limit_bytes=int(vault.superblock.capacity_bytes * settings.hot_fraction) if settings.hot_files else 0,
+            least_bytes=settings.hot_least_bytes,
+            free_bytes=self._room_for_copies,
+            changed=vault.usage.hot_changed,
+        )
+        if settings.hot_files:
+            self._files.hot = hot
+        return hot
 
     def _new_sealer(self, clock: Clock) -> Sealer:
         return Sealer(
@@ -155,10 +201,13 @@ class Filesystem:
             self._staging,
             slice_names=self._settings.sweep_slice,
             range_in_use=self._range_in_use,
+            range_gone=self.evictables.range_gone,
         )
 
     def start(self) -> None:
         """Make the fixed directories on first use, and put in order what the last stop left."""
+        self._hot.start()
+        self.evictables.start()
         put_in_order(
             catalog=self._vault.catalog,
             counters=self._vault.counters,
@@ -220,10 +269,6 @@ class Filesystem:
         # A scope below keys/: the owner adds to it and removes from it.
         return 0.0 if inode.is_directory and inode.parent == KEYS else LONG_TIMEOUT_S
 
-    async def setattr(self, ino: Ino, changes: AttributeChanges, caller: Caller) -> FileAttributes:
-        """Change attributes; a change of size truncates."""
-        return await self._files.setattr(ino, changes)
-
     def readlink(self, ino: Ino) -> bytes:
         """Return a symlink's target."""
         inode = self._nodes.get(ino)
@@ -251,6 +296,10 @@ class Filesystem:
 
     async def create(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Handle, Found]:
         """Make a file and open it."""
+        return self.create_nowait(parent, name, mode, flags, caller)
+
+    def create_nowait(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Handle, Found]:
+        """Make a file and open it."""
         ino, inode = self._namespace.make(parent, name, stat.S_IFREG | mode & 0o7777, caller)
         handle = self._files.add(ino, inode, writes=flags & os.O_ACCMODE != os.O_RDONLY)
         return handle, self._found((ino, inode))
@@ -267,43 +316,7 @@ class Filesystem:
         """Move a name; flags as in renameat2."""
         self._namespace.rename(parent, name, new_parent, new_name, flags)
 
-    # Files.
-
-    async def open(self, ino: Ino, flags: int, caller: Caller) -> Handle:
-        """Open a file; with O_TRUNC it is emptied."""
-        return await self._files.open(ino, flags)
-
-    def read_nowait(self, handle: Handle, offset: int, length: int) -> Buffer | None:
-        """Read at once; None if it has to wait."""
-        try:
-            return self._files.read_nowait(handle, offset, length)
-        except TaskVaultError as exc:
-            raise as_posix(exc) from exc
-
-    async def read(self, handle: Handle, offset: int, length: int) -> Buffer:
-        """Read; less than asked for only at the end of the file."""
-        try:
-            return await self._files.read(handle, offset, length)
-        except TaskVaultError as exc:
-            raise as_posix(exc) from exc
-
-    def write_nowait(self, handle: Handle, offset: int, data: Buffer) -> int | None:
-        """Write all of it at once; None, and nothing has happened, if it has to wait."""
-        try:
-            return self._files.write_nowait(handle, offset, data)
-        except TaskVaultError as exc:
-            raise as_posix(exc) from exc
-
-    async def write(self, handle: Handle, offset: int, data: Buffer) -> int:
-        """Write all of it.  Times do not change: with the writeback cache they are the kernel's."""
-        try:
-            return await self._files.write(handle, offset, data)
-        except TaskVaultError as exc:
-            raise as_posix(exc) from exc
-
-    async def fsync(self, handle: Handle, data_only: bool) -> None:
-        """Let what was written, and how the file is found, survive a power loss."""
-        await self._files.sync(self._files.ino_of(handle))
+    # Files: see `FileRequests` for what can be done with them.
 
     def release(self, handle: Handle) -> None:
         """Close a file."""
@@ -330,8 +343,8 @@ class Filesystem:
     def statfs(self) -> FilesystemStatistics:
         """Return capacity and room."""
         capacity = self._vault.superblock.capacity_bytes
-        free_bytes = min(self._vault.reservations.free_bytes, self._staging.room.for_bytes())
-        return FilesystemStatistics(capacity, max(0, free_bytes), _FILES, _FILES)
+        free_bytes = max(0, min(self._vault.reservations.free_bytes, self._staging.room.on_disk()))
+        return FilesystemStatistics(capacity, free_bytes, _FILES, min(_FILES, free_bytes // NAME_BYTES))
 
     def getxattr(self, ino: Ino, name: bytes) -> bytes:
         """Return an extended attribute."""
@@ -352,6 +365,7 @@ class Filesystem:
     def forgotten(self, ino: Ino) -> None:
         """The kernel has dropped its last reference; an inode without a name is purged."""
         self._view.forgotten(ino)
+        self.evictables.forgotten(ino)
         self._purge_if_gone(ino)
 
     # For the owner.
@@ -374,7 +388,12 @@ class Filesystem:
         return Ino(self._attacher.ensure_directory(parent, name))
 
     def resolve(self, path: bytes, start: Ino = ROOT) -> Ino:
-        """Return the inode at a path; symlinks are not followed.  Raises `NotFound` or `NotADirectory`."""
+        """Return the inode at a path; symlinks are not followed.
+
+        Raises `NotFound`, `NotADirectory`, or `NameTooLong` for a path that the kernel would not take either.
+        """
+        if len(path) > MAX_PATH_BYTES:
+            raise NameTooLong(f"A path has at most {MAX_PATH_BYTES} bytes, this has {len(path)}.")
         ino = start
         for name in path.split(b"/"):
             if not name:
@@ -396,9 +415,10 @@ class Filesystem:
         paths: Sequence[bytes] | None = None,
         excluded: Sequence[bytes] = (),
         allow_open: bool = False,
+        holder: Hashable = None,
     ) -> SnapshotOutcome:
-        """Return a directory as content.  See `Snapshots.take`."""
-        return await self._snapshots.take(ino, paths=paths, excluded=excluded, allow_open=allow_open)
+        """Return a directory as content, held by `holder`.  See `Snapshots.take`."""
+        return await self._snapshots.take(ino, paths=paths, excluded=excluded, allow_open=allow_open, holder=holder)
 
     async def seal_idle(self) -> int:
         """Seal what has rested long enough; return how many files were sealed.  Failures are logged, not raised."""
@@ -409,8 +429,23 @@ class Filesystem:
         return await self._sealer.seal_all()
 
     async def sweep(self) -> int:
-        """Remove what is in the trash; return how many trees are left because they are in use."""
-        return await self._trash.sweep()
+        """Remove what is in the trash and not staged any more; return how many trees are left, being in use."""
+        left = await self._trash.sweep()
+        await self._staging.reap()
+        return left
+
+    def open_files(self) -> int:
+        """How many handles to files are open."""
+        return self._files.handles()
+
+    def drop_copies(self, wanted_bytes: int) -> int:
+        """Remove copies of content that is in the vault anyway; return how many bytes that gave back."""
+        return self._hot.make_room(wanted_bytes)
+
+    def _room_for_copies(self) -> int:
+        # They go long before anything else has to: the high watermark is at a tenth.
+        kept_bytes = self._vault.reservations.capacity_bytes // _KEPT_FROM_COPIES
+        return self._staging.room.for_bytes() - kept_bytes
 
     def staged_files(self) -> int:
         """How many files are staged."""
@@ -421,11 +456,16 @@ class Filesystem:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._reader.fetch_ahead)
             nursery.start_soon(self._seal_for_ever)
+            nursery.start_soon(self.gatherer.run)
+            if self._settings.hot_files:
+                nursery.start_soon(self._hot.run)
             nursery.start_soon(self._sweep_for_ever)
             task_status.started()
 
     async def _seal_for_ever(self) -> None:
         while True:
+            self._files.settle()
+            self._hot.make_room(max(0, -self._room_for_copies()))
             await self.seal_idle()
             await self._staging.reap()
             await trio.sleep(_SEAL_INTERVAL_S)
@@ -440,6 +480,7 @@ class Filesystem:
 
     def _closed(self, ino: int) -> None:
         self._sealer.note(ino)
+        self.evictables.written(ino)
 
     def _in_use(self, ino: int) -> bool:
         return self._lookups.holds(Ino(ino)) or self._files.is_open(ino) or self._listings.is_open(ino)

@@ -15,7 +15,7 @@ from enum import IntEnum
 import msgspec
 
 from tvfs.content.reference import Content, ContentKind
-from tvfs.errors import TaskVaultError
+from tvfs.errors import RowDamaged, TaskVaultError
 
 _ROW = struct.Struct(">BBHIIIIIQqqqQQ32s8x")
 _VERSION = 1
@@ -28,6 +28,8 @@ HAS_DELTAS = 2
 """Flag of a directory with a base tree: it has dirent rows."""
 OWN_XATTRS = 4
 """Flag: the extended attributes are rows; without it those of the attached tree count."""
+EVICTABLE = 8
+"""Flag of a directory below `work/`: the files below it may be evicted one by one."""
 MAX_LINKS = (1 << 32) - 1
 
 
@@ -118,12 +120,14 @@ class Inode(msgspec.Struct, frozen=True, gc=False):
 
     @staticmethod
     def decode(row: bytes) -> Inode:
-        """Return what `encode` wrote; raise `InodeTooNew`."""
+        """Return what `encode` wrote; raise `InodeTooNew`, or `RowDamaged` for what it cannot have written."""
+        if row and row[0] > _VERSION:
+            raise InodeTooNew(row[0])
+        if len(row) < ROW_BYTES or row[1] > STAGED:
+            raise RowDamaged("An inode's row in the catalog")
         (
-            version, state, flags, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime, parent, entries, hash_,
+            _, state, flags, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime, parent, entries, hash_,
         ) = _ROW.unpack_from(row)  # fmt: skip
-        if version > _VERSION:
-            raise InodeTooNew(version)
         target = row[ROW_BYTES:]
         return Inode(
             mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, flags, state, hash_, parent, entries, target

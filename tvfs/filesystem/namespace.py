@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from typing import Protocol
 
 from tvfs.catalog.catalog import Catalog, Family
 from tvfs.clock import Clock
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.directories import Directories, Dirent
 from tvfs.filesystem.inode import MAX_LINKS, STAGED, ContentState, Inode, changed
-from tvfs.filesystem.model import RENAME_EXCHANGE, RENAME_NOREPLACE, Caller
+from tvfs.filesystem.model import PREPARED, RENAME_EXCHANGE, RENAME_NOREPLACE, Caller
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.posix_error import (
     Exists,
@@ -36,6 +37,22 @@ MAX_TARGET_BYTES = 4095
 _PERMISSIONS = 0o7777
 
 
+class Follower(Protocol):
+    """Who must know what becomes of names; adds to the change that makes it so."""
+
+    def entered(self, change: Change, parent: int, name: bytes, ino: int, inode: Inode) -> None:
+        """An inode gets a name."""
+        ...
+
+    def one_name_left(self, change: Change, ino: int) -> None:
+        """A file that had several names has one."""
+        ...
+
+    def gone(self, change: Change, ino: int, inode: Inode) -> None:
+        """An inode is removed."""
+        ...
+
+
 class Namespace:
     """Makes, removes and moves names; keeps link counts, times and orphans right."""
 
@@ -56,6 +73,9 @@ class Namespace:
         self._clock = clock
         self.in_use: Callable[[int], bool] = _nobody
         """Whether the kernel knows an inode or somebody has it open: then it outlives its last name."""
+
+        self.follower: Follower | None = None
+        """Set once."""
 
     def change(self) -> Change:
         """Start a change."""
@@ -103,6 +123,8 @@ class Namespace:
         """Add a name that was not there to a directory, and count it."""
         self._directories.put(change, parent, name, Dirent(inode.kind, ino, self._counters.take(NEXT_SEQ)))
         self._count(change, parent, names=1, subdirectories=1 if inode.is_directory else 0)
+        if self.follower is not None:
+            self.follower.entered(change, parent, name, ino, inode)
 
     def leave(self, change: Change, parent: int, name: bytes, inode: Inode) -> None:
         """Take a name out of a directory; the inode is left alone."""
@@ -124,6 +146,8 @@ class Namespace:
             raise TooManyLinks(f"The file has {inode.nlink} names, no more are possible.")
         if self._directories.find(parent, directory, name) is not None:
             raise Exists(f"{_text(name)} exists already.")
+        if not self._staging.room.for_names():
+            raise NoSpace
         change = self.change()
         linked = changed(inode, nlink=inode.nlink + 1, ctime_ns=change.now_ns)
         change.put(ino, linked)
@@ -173,6 +197,8 @@ class Namespace:
             self._check_not_below(new_parent, ino)
         if flags & RENAME_NOREPLACE and target is not None:
             raise Exists(f"{_text(new_name)} exists already.")
+        if new_parent != PREPARED and not self._staging.room.for_moves():  # that is how trees are removed at once
+            raise NoSpace
         if flags & RENAME_EXCHANGE:
             self._exchange(parent, name, new_parent, new_name)
             return
@@ -207,6 +233,8 @@ class Namespace:
             change.put(ino, changed(inode, nlink=links, ctime_ns=change.now_ns))
             if not links:
                 change.batch.put(Family.ORPHAN, ino.to_bytes(8, "big"), b"")
+            elif links == 1 and self.follower is not None:
+                self.follower.one_name_left(change, ino)
         else:
             self.purge(change, ino)
 
@@ -214,6 +242,8 @@ class Namespace:
         """Remove everything about an inode that has no name."""
         inode = change.inode(ino)
         change.drop(ino)
+        if self.follower is not None:
+            self.follower.gone(change, ino, inode)
         if inode.state == STAGED:
             self._staging.drop(change, ino)
         if inode.is_directory:

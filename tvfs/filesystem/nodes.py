@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tvfs.catalog.catalog import Catalog, Family
 from tvfs.content.attributes import UNKNOWN
-from tvfs.content.tree_index import DIRECTORY, REGULAR, IndexEntry, TreeIndexReader
+from tvfs.content.tree_index import DIRECTORY, REGULAR, IndexEntry, TreeIndexMissing, TreeIndexReader
 from tvfs.filesystem.inode import READ_ONLY, STAGED, Inode
 from tvfs.filesystem.model import FileAttributes, Ino
 from tvfs.filesystem.posix_error import NotFound
@@ -15,6 +15,8 @@ from tvfs.filesystem.recent import Recent
 
 DIRECTORY_SIZE = 4096
 """What stat shows as the size of a directory; nobody may conclude anything from it."""
+MAX_LEVELS = 4096
+"""Of directories in an attached tree, below which nothing is found: no path has so many names."""
 _CONTENT_STATES = (1, 2, 3)
 """`ContentState` by `ContentKind`."""
 
@@ -28,6 +30,8 @@ class Nodes:
         self.ranges = Ranges(catalog)
         self._recent: Recent[Inode] = Recent(remembered)
         self._virtual: dict[int, Inode] = {}
+        self._way: list[tuple[int, int, bytes]] = []
+        """Directories from the top of an attached range down: number, end of the numbers in it, index."""
         self.staged_extent: Callable[[int], tuple[int, int]] = _unstaged
         """Logical size of a staged file and how much of it takes room, in bytes; set by the staging area."""
 
@@ -59,7 +63,8 @@ class Nodes:
                 inode = Inode.decode(row)
             else:
                 attached = self.ranges.find(ino)
-                assert attached is not None, f"inode {ino} has a base tree above it and no range"
+                if attached is None:
+                    raise TreeIndexMissing(entry.child, f"inode {ino} is outside of what was attached")
                 inode = self.from_entry(entry, parent, attached)
             self._recent.put(ino, inode)
         return ino, inode
@@ -72,14 +77,23 @@ class Nodes:
         attached = self.ranges.find(ino)
         if attached is None or ino == attached.first:
             return None
-        index, parent = attached.index, attached.first
-        while True:
+        # The way of the last descent is remembered: a walk of a deep tree costs a step for each inode, not for each
+        # level above it.
+        way = self._way
+        while way and not (way[0][0] == attached.first and way[-1][0] < ino < way[-1][1]):
+            way.pop()
+        if not way:
+            way.append((attached.first, attached.end, attached.index))
+        while len(way) < MAX_LEVELS:
+            parent, _, index = way[-1]
             entry = self.trees.at_preorder(index, ino - parent)
             if entry is None:
                 return None
             if entry.preorder == ino - parent:
                 return entry, parent, attached
-            index, parent = entry.child, parent + entry.preorder
+            first = parent + entry.preorder
+            way.append((first, first + 1 + entry.below, entry.child))
+        raise TreeIndexMissing(attached.index, f"more than {MAX_LEVELS} levels")
 
     def has_row(self, ino: int) -> bool:
         """Whether the inode was made or changed here, rather than being as the attached tree has it."""
@@ -127,7 +141,7 @@ class Nodes:
         """Return the inode that an entry of an attached tree stands for, as long as it has no row."""
         uid = attached.uid if attached.override or entry.uid == UNKNOWN else entry.uid
         gid = attached.gid if attached.override or entry.gid == UNKNOWN else entry.gid
-        mtime = attached.attached_ns if entry.mtime_ns == UNKNOWN else entry.mtime_ns
+        mtime = attached.attached_ns if entry.mtime_ns == UNKNOWN else storable_time(entry.mtime_ns)
         flags = READ_ONLY if attached.read_only else 0
         mode = entry.kind << 12 | entry.mode
         changed = attached.attached_ns
@@ -137,7 +151,7 @@ class Nodes:
                 mode, uid, gid, 1, entry.size, mtime, mtime, changed, 0, flags, state, entry.content_hash or bytes(32)
             )
         if entry.kind == DIRECTORY:
-            root = self.trees.root(entry.child)
+            root = self.trees.child_root(entry)
             links = 2 + root.subdirectories
             return Inode(
                 mode, uid, gid, links, 0, mtime, mtime, changed, 0, flags, 0, entry.child, parent, root.entries
@@ -145,6 +159,11 @@ class Nodes:
         return Inode(
             mode, uid, gid, 1, len(entry.target), mtime, mtime, changed, entry.rdev, flags, target=entry.target
         )
+
+
+def storable_time(time_ns: int) -> int:
+    """Return a time that a row of an inode can hold, the nearest: of 1677 to 2262."""
+    return min(max(time_ns, -(1 << 63)), (1 << 63) - 1)
 
 
 def _unstaged(ino: int) -> tuple[int, int]:

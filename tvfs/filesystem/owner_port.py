@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 
+from tvfs.content.reference import Content
 from tvfs.digest import ChunkId
+from tvfs.filesystem.disk_room import has_plenty, with_records
 from tvfs.ingest.commit import IngestCommit
 from tvfs.ingest.port import IngestSettings
 from tvfs.packs.pack_writer import PackWriter
@@ -24,6 +27,8 @@ class OwnerPort:
         self._holder = holder
         self._find_missing = vault.committer.find_missing
         self._kept: _KeptPack | None = None
+        self.expected_bytes = vault.superblock.pack_max_bytes
+        """How much the next ingest brings at most: no more is reserved for it."""
         self._pack_max_bytes = vault.superblock.pack_max_bytes
 
     @property
@@ -43,10 +48,14 @@ class OwnerPort:
 
     def commit(self, commit: IngestCommit) -> list[bytes]:
         """Make all of it durable, or none of it."""
-        return trio.from_thread.run(self._vault.committer.commit, commit, self._holder)
+        return trio.from_thread.run(partial(self._vault.committer.commit, makes_room=True), commit, self._holder)
+
+    def hold(self, *contents: Content | None) -> None:
+        """In the owner: keep contents until `end_batch`, whatever becomes of what refers to them."""
+        self._vault.leases.hold(self._holder, [content.hash for content in contents if content is not None])
 
     def end_batch(self) -> None:
-        """In the owner: let go of the chunks that were promised to stay; what refers to them is written."""
+        """In the owner: let go of what was promised to stay; what refers to it is written, or others hold it."""
         self._vault.leases.release(self._holder)
 
     def close(self) -> None:
@@ -64,15 +73,25 @@ class OwnerPort:
 
     def keep(self, pack: _KeptPack) -> None:
         """An ingest is through with a pack."""
-        if self._kept is None and pack.usable and pack.size < self._pack_max_bytes - self._pack_max_bytes // 8:
+        much_left = pack.usable and pack.size < self._pack_max_bytes - self._pack_max_bytes // 8
+        if self._kept is None and much_left and trio.from_thread.run_sync(self._may_keep, pack):
             self._kept = pack
         else:
             pack.let_go()
             trio.from_thread.run_sync(self._vault.grants.end_pack, pack.number)
 
+    def _may_keep(self, pack: _KeptPack) -> bool:
+        # What was taken of what is kept for making room is given back.
+        return pack.reserved_whole and has_plenty(self._vault.reservations)
+
     def _fresh_pack(self) -> PackWriter:
-        grant = trio.from_thread.run(self._vault.grants.grant, self._holder, self._pack_max_bytes)
-        return _KeptPack(self, grant.descriptor, grant.number, self._vault.superblock.uuid)
+        whole = trio.from_thread.run_sync(has_plenty, self._vault.reservations)
+        longest_bytes = self._vault.reservations.pack_bytes
+        reserve_bytes = longest_bytes if whole else min(longest_bytes, with_records(self.expected_bytes))
+        grant = trio.from_thread.run(partial(self._vault.grants.grant, makes_room=True), self._holder, reserve_bytes)
+        pack = _KeptPack(self, grant.descriptor, grant.number, self._vault.superblock.uuid)
+        pack.reserved_whole = whole
+        return pack
 
 
 class _KeptPack(PackWriter):
@@ -81,6 +100,8 @@ class _KeptPack(PackWriter):
     def __init__(self, port: OwnerPort, descriptor: int, number: int, vault_uuid: bytes) -> None:
         super().__init__(descriptor, number, vault_uuid)
         self._port = port
+        self.reserved_whole = False
+        """Whether a whole pack was reserved, so that more may be appended later."""
 
     @property
     def usable(self) -> bool:

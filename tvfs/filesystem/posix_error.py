@@ -121,6 +121,27 @@ class OutOfRange(PosixError):
     errno = errno.E2BIG
 
 
+class Unsupported(PosixError):
+    """The filesystem cannot do this; the caller may do it some other way."""
+
+    errno = errno.EOPNOTSUPP
+
+
+class Stale(PosixError):
+    """The kernel believes in a name that is gone; told so, it looks the name up again."""
+
+    errno = errno.ESTALE
+
+    def __init__(self) -> None:
+        super().__init__("The file has just been evicted.")
+
+
+class NoMoreData(PosixError):
+    """There is nothing of the kind after this offset."""
+
+    errno = errno.ENXIO
+
+
 class IoFailed(PosixError):
     """The content cannot be read or written: a damaged chunk, a failing disk."""
 

@@ -7,6 +7,7 @@ from bisect import bisect_right, insort
 import msgspec
 
 from tvfs.catalog.catalog import Catalog, Family
+from tvfs.errors import RowDamaged
 from tvfs.filesystem.change import Change
 
 _REMEMBERED = 4096
@@ -36,6 +37,17 @@ class AttachedRange(msgspec.Struct, frozen=True, array_like=True):
         return self.first + self.count
 
 
+_decoder = msgspec.msgpack.Decoder(AttachedRange)
+
+
+def decode_range(row: bytes) -> AttachedRange:
+    """Return a row of family `range`; raise `RowDamaged`."""
+    try:
+        return _decoder.decode(row)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise RowDamaged("An attached tree's row in the catalog") from exc
+
+
 class Ranges:
     """Finds the range of an inode; the last few thousand are kept decoded."""
 
@@ -59,7 +71,7 @@ class Ranges:
         row = self._catalog.last(Family.RANGE, ino.to_bytes(8, "big"))
         if row is None:
             return None
-        found = msgspec.msgpack.decode(row[1], type=AttachedRange)
+        found = decode_range(row[1])
         if ino >= found.end:
             return None
         self._remember(found)

@@ -99,7 +99,10 @@ class Sealer:
             async with self._sealing:
                 jobs, waiting = self._take(waiting)
                 if jobs:
-                    sealed += await self._seal_batch(jobs)
+                    # Until the staging files have gone, their bytes count twice.
+                    with self._staging.returning_room():
+                        sealed += await self._seal_batch(jobs)
+                        await self._staging.reap()
             await trio.lowlevel.checkpoint()
         await self._staging.reap()
         return sealed
@@ -108,16 +111,22 @@ class Sealer:
         """Seal every file that nobody writes to."""
         return await self.seal(list(self._staging.files))
 
-    async def content_of_open(self, file: StagedFile) -> Content:
+    async def content_of_open(self, file: StagedFile, hold: Callable[[bytes], None]) -> Content:
         """Store the state that a file has now, and leave it staged: for a file that is being written to.
 
-        Writers wait meanwhile, so it is a state that the file really had.
+        Writers wait meanwhile, so it is a state that the file really had.  `hold` is called with what the content must
+        be held by, before anybody lets go of it.
         """
         async with file.inode_lock(), self._sealing:
             job = _Job(file, file.writes, file.size, file.pieces(0, file.size))
-            contents = await trio.to_thread.run_sync(self._ingest, [job], limiter=self._threads)
-        content = contents[0]
-        assert content is not None, "nobody can remove the staging file of a locked inode"
+            self._port.hold(file.base)
+            try:
+                contents = await trio.to_thread.run_sync(self._ingest, [job], limiter=self._threads)
+                content = contents[0]
+                assert content is not None, "nobody can remove the staging file of a locked inode"
+                hold(content.hash)
+            finally:
+                self._port.end_batch()
         return content
 
     async def store(self, blobs: Sequence[bytes], rows: Sequence[tuple[Family, bytes, bytes]]) -> None:
@@ -129,6 +138,7 @@ class Sealer:
                 self._port.end_batch()
 
     def _store(self, blobs: Sequence[bytes], rows: Sequence[tuple[Family, bytes, bytes]]) -> None:
+        self._port.expected_bytes = sum(map(len, blobs))
         with Ingest(self._port, self._port.settings) as ingest:
             for blob in blobs:
                 ingest.add_bytes(blob)
@@ -139,7 +149,9 @@ class Sealer:
     def _take(self, inos: list[int]) -> tuple[list[_Job], list[int]]:
         jobs: list[_Job] = []
         total_bytes = 0
-        room_bytes = self._staging.room.for_bytes()
+        room_bytes = self._staging.room.for_sealing()
+        # No more than one fresh pack a batch: there is always one kept for it, whoever writes meanwhile.
+        batch_bytes = min(self._settings.seal_batch_bytes, self._staging.room.pack_bytes)
         for position, ino in enumerate(inos):
             file = self._staging.files.get(ino)
             if file is None or self._has_writer(ino) or self._nodes.get(ino).nlink == 0:
@@ -149,16 +161,15 @@ class Sealer:
                 continue
             if total_bytes + file.size > room_bytes:
                 continue  # it is on the disk once already; what is smaller may make room
-            if jobs and (
-                len(jobs) >= self._settings.seal_batch_files
-                or total_bytes + file.size > self._settings.seal_batch_bytes
-            ):
+            if jobs and (len(jobs) >= self._settings.seal_batch_files or total_bytes + file.size > batch_bytes):
                 return jobs, inos[position:]
             jobs.append(_Job(file, file.writes, file.size, file.pieces(0, file.size)))
             total_bytes += file.size
         return jobs, []
 
     async def _seal_batch(self, jobs: list[_Job]) -> int:
+        # A file that is removed meanwhile lets go of its base, which is being read.
+        self._port.hold(*(job.file.base for job in jobs))
         try:
             contents = await trio.to_thread.run_sync(self._ingest, jobs, limiter=self._threads)
             sealed = self._write_results(jobs, contents)
@@ -168,6 +179,7 @@ class Sealer:
 
     def _ingest(self, jobs: list[_Job]) -> list[Content | None]:
         """Read, cut, hash, compress, append and commit; in a thread."""
+        self._port.expected_bytes = sum(job.size for job in jobs)
         with Ingest(self._port, self._port.settings) as ingest:
             contents = [self._add(ingest, job) for job in jobs]
             ingest.finish()

@@ -38,6 +38,12 @@ class FilesystemSettings:
     """A batch ends when it has this many bytes; a longer file is a batch of its own."""
     seal_max_bytes: int = 64 << 30
     """Longer files stay in staging: they are sparse disk images, mostly, and sealing reads their holes."""
+    hot_files: bool = False
+    """Whether copies are kept of long files that are read often, for a transport that lets the kernel read them."""
+    hot_fraction: float = 1 / 8
+    """The part of the vault's capacity that such copies may take."""
+    hot_least_bytes: int = MIB
+    """Shorter files are read in a request or two as it is."""
     sweep_slice: int = 256
     """Names removed from the trash between two looks at other work."""
     sweep_interval_s: float = 1.0

@@ -5,7 +5,7 @@ Each file is in a state that it really had; that all files had theirs at one mom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -85,6 +85,7 @@ class Snapshots:
     ) -> None:
         """`writers` returns the inodes that somebody has open for writing now."""
         self.catalog = vault.catalog
+        self.leases = vault.leases
         self.builder = TreeBuilder(vault.hash_function)
         self.nodes = nodes
         self.directories = directories
@@ -94,9 +95,15 @@ class Snapshots:
         self.writers = writers
 
     async def take(
-        self, ino: int, *, paths: Sequence[bytes] | None, excluded: Sequence[bytes], allow_open: bool
+        self,
+        ino: int,
+        *,
+        paths: Sequence[bytes] | None,
+        excluded: Sequence[bytes],
+        allow_open: bool,
+        holder: Hashable = None,
     ) -> SnapshotOutcome:
-        """Return the directory `ino` as content, durable.
+        """Return the directory `ino` as content, durable; `holder` holds it from then on, or nobody for long.
 
         `paths`, relative to it, are what is wanted, with everything below them (None: all); `excluded` are left out.
         Raises `NotADirectory`, `NotFound` for a path that is not there, `OpenForWriting` unless `allow_open`, and what
@@ -114,7 +121,12 @@ class Snapshots:
             raise NotFound(f"There is no {missing.decode('utf-8', 'backslashreplace')!r} to take a snapshot of.")
         await self.sealer.seal(survey.staged)
         walk = _Walk(self, selection, build=True)
-        built = await walk.run(ino, self.nodes.get(ino))
+        try:
+            built = await walk.run(ino, self.nodes.get(ino))
+            if built is not None and holder is not None:
+                self.leases.hold(holder, [built.snapshot.index])
+        finally:
+            self.leases.release(walk)
         if walk.opened and not allow_open:
             raise OpenForWriting(sorted(walk.opened))
         assert built is not None, "a walk that builds ends with the directory that it began with"
@@ -134,7 +146,7 @@ class Snapshots:
         for family in (Family.INODE, Family.DIRENT, Family.XATTR):
             if next(self.catalog.scan(family, start, end), None) is not None:
                 return None
-        return Subdirectory(root.snapshot(inode.hash), root.own, root.below)
+        return Subdirectory(root.snapshot(inode.hash), root.own, root.below, root.height)
 
     def own(self, ino: int, inode: Inode) -> OwnAttributes:
         """Return a directory's attributes; where they are as attached, those of the tree, which may say "unknown"."""
@@ -156,7 +168,10 @@ class Snapshots:
 
 
 class _Walk:
-    """One pass over a directory: a survey of what must be sealed first, or the building."""
+    """One pass over a directory: a survey of what must be sealed first, or the building.
+
+    A building one holds what it will refer to, in the step that finds it: the live tree may let go of it meanwhile.
+    """
 
     def __init__(self, snapshots: Snapshots, selection: Selection, *, build: bool) -> None:
         self._of = snapshots
@@ -185,7 +200,7 @@ class _Walk:
                 continue
             stack.pop()
             if self._build:
-                done = await self._finish(frame, last=not stack)
+                done = await self._finish(frame, stack)
                 if stack:
                     stack[-1].directories.append((frame.name, done))
         return done
@@ -206,7 +221,19 @@ class _Walk:
     def _reused(self, frame: _Frame) -> Subdirectory | None:
         if not frame.whole or self._selection.excludes_below(frame.path[:-1]):
             return None
-        return self._of.reusable(frame.ino, frame.inode)
+        reused = self._of.reusable(frame.ino, frame.inode)
+        if reused is not None and self._build:
+            self._hold(reused.snapshot.index)
+        return reused
+
+    def _hold(self, id_: bytes) -> None:
+        self._of.leases.hold(self, [id_])
+
+    def _hold_only_waiting(self, stack: Sequence[_Frame]) -> None:
+        """Everything built is stored: hold what directories that are not finished will refer to, and nothing else."""
+        waiting = [entry.content_hash for frame in stack for entry in frame.entries if entry.content_hash]
+        children = [child.snapshot.index for frame in stack for _, child in frame.directories]
+        self._of.leases.replace(self, [*waiting, *children])
 
     async def _list(self, frame: _Frame) -> None:
         after = b""
@@ -244,14 +271,19 @@ class _Walk:
         elif inode.state == STAGED:
             frozen.append((listed, inode))
         elif listed.entry is not None and not nodes.has_row(listed.ino):
-            frame.entries.append(listed.entry)
+            self._add(frame, listed.entry)
         else:
-            frame.entries.append(self._entry(listed, inode, inode.content if inode.is_regular else None))
+            self._add(frame, self._entry(listed, inode, inode.content if inode.is_regular else None))
+
+    def _add(self, frame: _Frame, entry: IndexEntry) -> None:
+        frame.entries.append(entry)
+        if entry.content_hash:
+            self._hold(entry.content_hash)
 
     async def _add_open(self, frame: _Frame, listed: Listed, inode: Inode) -> None:
         # Staged still: somebody writes to it, or did since the survey.
         file = self._of.staging.files.get(listed.ino)
-        content = await self._of.sealer.content_of_open(file) if file is not None else None
+        content = await self._of.sealer.content_of_open(file, self._hold) if file is not None else None
         current = self._of.nodes.find(listed.ino)
         if current is None:  # removed meanwhile; it was there when the directory was listed
             current = inode
@@ -259,7 +291,7 @@ class _Walk:
             if current.state == STAGED:
                 return
             content = current.content
-        frame.entries.append(self._entry(listed, current, content))
+        self._add(frame, self._entry(listed, current, content))
 
     def _entry(self, listed: Listed, inode: Inode, content: Content | None) -> IndexEntry:
         size = content.size if content is not None else len(inode.target)
@@ -270,7 +302,8 @@ class _Walk:
             inode.target, inode.rdev, xattrs=self._of.xattrs.all(listed.ino),
         )  # fmt: skip
 
-    async def _finish(self, frame: _Frame, *, last: bool) -> Subdirectory:
+    async def _finish(self, frame: _Frame, stack: Sequence[_Frame]) -> Subdirectory:
+        last = not stack
         own = self._of.own(frame.ino, frame.inode)
         groups = [sorted(paths) for paths in self._links.values() if len(paths) > 1] if last else []
         if len(frame.entries) + len(frame.directories) <= _INLINE_ENTRIES:
@@ -278,10 +311,13 @@ class _Walk:
         else:
             built = await trio.to_thread.run_sync(self._of.builder.build, own, frame.entries, frame.directories, groups)
         self._keep(built)
+        self._hold(built.directory.snapshot.index)
         if last or self._kept_bytes > _KEPT_BYTES:
             blobs, rows = self._blobs, self._rows
             self._blobs, self._rows, self._kept_bytes = [], [], 0
             await self._of.sealer.store(blobs, rows)
+            self._hold_only_waiting(stack)
+            self._hold(built.directory.snapshot.index)
         return built.directory
 
     def _keep(self, built: BuiltDirectory) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import trio
 
 from tvfs.content.reference import Content, ContentKind
-from tvfs.errors import TaskVaultError
+from tvfs.errors import RowDamaged, TaskVaultError
 
 BLOCK_BYTES = 128 << 10
 """Unit in which an overwritten sealed file is copied up; part of the format of the `.map` sidecar."""
+BLOCK_OF_DISK = 4096
+"""What a file grows by on the disk."""
 VERSION = 1
 
 
@@ -149,11 +152,39 @@ class StagedFile:
         return found
 
 
+_decoder = msgspec.msgpack.Decoder(StagedRow)
+_CONTENT_KINDS = frozenset(map(int, ContentKind))
+
+
 def decode_row(row: bytes) -> tuple[StagedRow, Content | None]:
-    """Return a `staging` row and the base content it names; raise `StagingTooNew`."""
-    decoded = msgspec.msgpack.decode(row, type=StagedRow)
+    """Return a `staging` row and the base content it names; raise `StagingTooNew` or `RowDamaged`."""
+    try:
+        decoded = _decoder.decode(row)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise RowDamaged("A staged file's row in the catalog") from exc
     if decoded.version > VERSION:
         raise StagingTooNew(decoded.version)
     if not decoded.base_hash:
         return decoded, None
+    if decoded.base_kind not in _CONTENT_KINDS:
+        raise RowDamaged("A staged file's row in the catalog")
     return decoded, Content(ContentKind(decoded.base_kind), decoded.base_hash, decoded.base_size)
+
+
+def growth(file: StagedFile, missing: list[int], offset: int, end: int) -> int:
+    """Return how much more of the disk the file takes at most after a write, in bytes."""
+    sparse = file.allocated_bytes + BLOCK_OF_DISK < file.size
+    grown_bytes = end - offset if sparse else max(0, end - max(offset, file.size))
+    grown_bytes += sum(stop - start for start, stop in uncovered(file, missing, offset, end))
+    return -(-grown_bytes // BLOCK_OF_DISK) * BLOCK_OF_DISK
+
+
+def uncovered(file: StagedFile, missing: list[int], offset: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of the base that must be copied up with these blocks: what the write does not cover itself."""
+    for block in missing:
+        start = block * BLOCK_BYTES
+        stop = min(start + BLOCK_BYTES, file.base_limit)
+        if start < offset:
+            yield start, min(offset, stop)
+        if end < stop:
+            yield end, stop

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
@@ -22,17 +22,16 @@ from tvfs.content.reader import ContentReader
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.descriptors import Descriptors
 from tvfs.filesystem.disk_room import DiskRoom
+from tvfs.filesystem.disk_space import punch
 from tvfs.filesystem.inode import NO_HASH, STAGED, changed
-from tvfs.filesystem.posix_error import IoFailed, NoSpace, PosixError, TooBig
+from tvfs.filesystem.posix_error import IoFailed, NoMoreData, NoSpace, PosixError, TooBig
 from tvfs.filesystem.settings import FilesystemSettings
-from tvfs.filesystem.staged_file import BLOCK_BYTES, StagedFile
+from tvfs.filesystem.staged_file import BLOCK_BYTES, BLOCK_OF_DISK, StagedFile, growth, uncovered
 from tvfs.plugin_api.buffer import Buffer
 from tvfs.vault.counters import NEXT_SEQ, Counters
 from tvfs.vault.layout import Layout
-from tvfs.vault.reservations import Reservations
+from tvfs.vault.room import Room
 from tvfs.vault.usage import VaultUsage
-
-_BLOCK_OF_DISK = 4096
 
 
 class Staging:
@@ -44,7 +43,7 @@ class Staging:
         catalog: Catalog,
         counters: Counters,
         layout: Layout,
-        reservations: Reservations,
+        room: Room,
         usage: VaultUsage,
         reader: ContentReader,
         clock: Clock,
@@ -54,13 +53,13 @@ class Staging:
         self._catalog = catalog
         self._counters = counters
         self._layout = layout
-        self._reservations = reservations
+        self._vault_room = room
         self._usage = usage
         self._reader = reader
         self._clock = clock
         self._settings = settings
         self.boot = boot
-        self.room = DiskRoom(layout.home)
+        self.room = DiskRoom(layout.home, room)
         self.files: dict[int, StagedFile] = {}
         self.descriptors = Descriptors(settings.open_descriptors)
         self._doomed: list[tuple[Path, int]] = []
@@ -92,6 +91,30 @@ class Staging:
         change.afterwards.append(lambda: self.files.__setitem__(ino, file))
         return file
 
+    def take_over(self, change: Change, ino: int, copy: Path) -> StagedFile:
+        """Let a file with exactly the content of the inode be its staging file from now on; part of the change.
+
+        As `stage`, with every block copied up.  After a power loss the base counts again: the map is not synced.
+        """
+        inode = change.inode(ino)
+        base = inode.content
+        generation = self._counters.take(NEXT_SEQ)
+        path = self._layout.staged_file(ino, generation)
+        file = StagedFile(ino, generation, path, base, base.size, base.size)
+        assert file.blocks is not None
+        file.blocks.update(dict.fromkeys(range(-(-base.size // BLOCK_BYTES))))
+        with _translated():
+            path.parent.mkdir(exist_ok=True)
+            map_of(path).write_bytes(b"".join(block.to_bytes(8, "big") for block in file.blocks))
+            os.link(copy, path)
+        change.put(ino, changed(inode, state=STAGED, size=0, hash=NO_HASH))
+        change.batch.put(Family.STAGING, ino.to_bytes(8, "big"), file.row(self.boot))
+        file.written_s = self._clock.monotonic_s()
+        change.afterwards.append(lambda: self.files.__setitem__(ino, file))
+        change.afterwards.append(copy.unlink)
+        change.afterwards.append(lambda: self._count(file))
+        return file
+
     def unstage(self, change: Change, ino: int) -> None:
         """The content is elsewhere from now on: forget the staged bytes as part of the change."""
         file = self.files[ino]
@@ -103,6 +126,10 @@ class Staging:
         if ino in self.files:
             self.unstage(change, ino)
 
+    def returning_room(self) -> AbstractContextManager[None]:
+        """Say that staged bytes are about to go: who finds no room waits for the block to end."""
+        return self._vault_room.returning()
+
     async def reap(self) -> None:
         """Remove the staging files that nothing leads to any more, once that is certain even after a power loss."""
         if not self._doomed:
@@ -110,11 +137,11 @@ class Staging:
         doomed, self._doomed = self._doomed, []
         try:
             await self._catalog.flush()
+            failpoints.reach("seal.before_unlink")
+            await trio.to_thread.run_sync(_remove_all, [path for path, _ in doomed], limiter=self._threads)
         except BaseException:
             self._doomed = doomed + self._doomed
             raise
-        failpoints.reach("seal.before_unlink")
-        await trio.to_thread.run_sync(_remove_all, [path for path, _ in doomed], limiter=self._threads)
         for _, allocated_bytes in doomed:
             self._usage.staging_changed(-allocated_bytes)
 
@@ -167,15 +194,18 @@ class Staging:
         if file.locked or length > self._settings.inline_bytes:
             return None
         end = offset + length
+        self.check_size(end)
         missing = file.missing_blocks(offset, end)
+        grown_bytes = growth(file, missing, offset, end)
+        if grown_bytes and grown_bytes > self.room.for_bytes():
+            return None
         copies: list[tuple[int, Buffer]] = []
-        for start, stop in _uncovered(file, missing, offset, end):
+        for start, stop in uncovered(file, missing, offset, end):
             assert file.base is not None
             part = self._reader.read_nowait(file.base, start, stop - start)
             if part is None:
                 return None
             copies.append((start, part))
-        self._admit(file, offset, end, sum(len(part) for _, part in copies))
         with self._changing(file):
             self._pwrite(self.descriptors.get(file.path), [*copies, (offset, data)], file.size)
             self._note_blocks(file, missing)
@@ -183,17 +213,33 @@ class Staging:
         return length
 
     async def write(self, file: StagedFile, offset: int, data: Buffer) -> int | None:
-        """Write all of it and return its length; None if the file was sealed or emptied before its turn came."""
+        """Write all of it and return its length; None if the file was sealed or emptied before its turn came.
+
+        Waits for room while some is being made; raises `VaultFull` or `NoSpace`.
+        """
+        end = offset + len(data)
+        self.check_size(end)
+        while True:
+            promised_bytes = growth(file, file.missing_blocks(offset, end), offset, end)
+            # Not with the inode's lock: what makes room must not wait for who waits for room.
+            async with self._promised(promised_bytes):
+                try:
+                    return await self._write(file, offset, data, promised_bytes)
+                except _GrowsMore:  # something was cut off the file while this one waited
+                    continue
+
+    async def _write(self, file: StagedFile, offset: int, data: Buffer, promised_bytes: int) -> int | None:
         async with file.inode_lock():
             if self.files.get(file.ino) is not file:
                 return None
             end = offset + len(data)
             missing = file.missing_blocks(offset, end)
+            if growth(file, missing, offset, end) > promised_bytes:
+                raise _GrowsMore
             copies: list[tuple[int, Buffer]] = []
-            for start, stop in _uncovered(file, missing, offset, end):
+            for start, stop in uncovered(file, missing, offset, end):
                 assert file.base is not None
                 copies.append((start, await self._reader.read(file.base, start, stop - start)))
-            self._admit(file, offset, end, sum(len(part) for _, part in copies))
             with self._changing(file), self.descriptors.lent(file.path) as descriptor:
                 await trio.to_thread.run_sync(
                     self._pwrite, descriptor, [*copies, (offset, data)], file.size, limiter=self._threads
@@ -212,6 +258,54 @@ class Staging:
                 # After the file: of the two halves the shorter file is the one that recovery can tell.
                 file.base_limit = size
                 self._write_row(file)
+
+    async def allocate(self, file: StagedFile, offset: int, end: int) -> bool:
+        """Have the disk set a range aside, and the file be at least that long; False as for `write`."""
+        self.check_size(end)
+        async with self._promised(end - offset), file.inode_lock():
+            if self.files.get(file.ino) is not file:
+                return False
+            with self._changing(file), self.descriptors.lent(file.path) as descriptor, _translated():
+                await trio.to_thread.run_sync(
+                    os.posix_fallocate, descriptor, offset, end - offset, limiter=self._threads
+                )
+                file.size = max(file.size, end)
+            return True
+
+    async def clear(self, file: StagedFile, offset: int, end: int) -> bool:
+        """Let a range be zeros that take no room, as far as the file goes; False as for `write`."""
+        async with file.inode_lock():
+            if self.files.get(file.ino) is not file:
+                return False
+            end = min(end, file.size)
+            if end <= offset:
+                return True
+            missing = file.missing_blocks(offset, end)
+            copies: list[tuple[int, Buffer]] = []
+            for start, stop in uncovered(file, missing, offset, end):
+                assert file.base is not None
+                copies.append((start, await self._reader.read(file.base, start, stop - start)))
+            with self._changing(file), self.descriptors.lent(file.path) as descriptor, _translated():
+                await trio.to_thread.run_sync(self._pwrite, descriptor, copies, file.size, limiter=self._threads)
+                await trio.to_thread.run_sync(punch, descriptor, offset, end - offset, limiter=self._threads)
+                self._note_blocks(file, missing)
+            return True
+
+    async def seek(self, file: StagedFile, offset: int, data: bool) -> int:
+        """Return the next offset where data begin, or a hole does; raise `NoMoreData`."""
+        async with file.inode_lock():
+            for from_base, start, stop in file.pieces(offset, file.size):
+                if from_base:
+                    if data:
+                        return start
+                    continue
+                with self.descriptors.lent(file.path) as descriptor:
+                    found = await trio.to_thread.run_sync(_seek, descriptor, start, data, limiter=self._threads)
+                if found is not None and found < stop:
+                    return found
+            if data:
+                raise NoMoreData("There is only a hole after that offset.")
+            return file.size
 
     def check_size(self, size: int) -> None:
         """Refuse a size that no file may have."""
@@ -247,13 +341,16 @@ class Staging:
         self.descriptors.close(file.path)
         self._doomed.append((file.path, file.allocated_bytes))
 
-    def _admit(self, file: StagedFile, offset: int, end: int, copied_bytes: int) -> None:
-        """Refuse what the vault has no room for, before anything is written."""
-        self.check_size(end)
-        sparse = file.allocated_bytes + _BLOCK_OF_DISK < file.size
-        grown = copied_bytes + (end - offset if sparse else max(0, end - max(offset, file.size)))
-        if grown and grown > min(self._reservations.free_bytes, self.room.for_bytes()):
-            raise NoSpace
+    @asynccontextmanager
+    async def _promised(self, size_bytes: int) -> AsyncIterator[None]:
+        """Keep so much set aside in the vault for the length of the block, if the disk has it."""
+        if not size_bytes:
+            yield
+            return
+        async with self._vault_room.reserved(size_bytes):
+            if size_bytes > self.room.on_disk():
+                raise NoSpace
+            yield
 
     @contextmanager
     def _changing(self, file: StagedFile) -> Iterator[None]:
@@ -317,15 +414,8 @@ class Staging:
                 raise
 
 
-def _uncovered(file: StagedFile, missing: list[int], offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of the base that must be copied up with these blocks: what the write does not cover itself."""
-    for block in missing:
-        start = block * BLOCK_BYTES
-        stop = min(start + BLOCK_BYTES, file.base_limit)
-        if start < offset:
-            yield start, min(offset, stop)
-        if end < stop:
-            yield end, stop
+class _GrowsMore(Exception):
+    """A write takes more of the disk than it was promised."""
 
 
 def map_of(path: Path) -> Path:
@@ -333,9 +423,16 @@ def map_of(path: Path) -> Path:
     return path.with_name(path.name + ".map")
 
 
+def _seek(descriptor: int, offset: int, data: bool) -> int | None:
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA if data else os.SEEK_HOLE)
+    except OSError:  # ENXIO: nothing but a hole; any other error: look no further
+        return None
+
+
 def _allocated(descriptor: int, file: StagedFile) -> int:
     # The map is a few bytes: one block of the disk, from the first entry on.
-    return os.fstat(descriptor).st_blocks * 512 + (_BLOCK_OF_DISK if file.blocks else 0)
+    return os.fstat(descriptor).st_blocks * 512 + (BLOCK_OF_DISK if file.blocks else 0)
 
 
 def _sync(descriptor: int, path: Path, with_map: bool, with_directory: bool) -> None:

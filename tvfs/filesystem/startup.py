@@ -83,14 +83,14 @@ def _adopted(layout: Layout, staging: Staging, ino: int, row: bytes) -> StagedFi
     file.allocated_bytes = allocated_bytes
     if file.blocks is not None:
         trusted = None if decoded.boot == staging.boot else decoded.synced_blocks
-        file.blocks.update(dict.fromkeys(_read_map(path, trusted)))
+        file.blocks.update(dict.fromkeys(read_map(path, trusted)))
         file.synced_blocks = min(decoded.synced_blocks, len(file.blocks))
         if file.blocks:
             file.allocated_bytes += 4096
     return file
 
 
-def _read_map(path: Path, trusted: int | None) -> list[int]:
+def read_map(path: Path, trusted: int | None) -> list[int]:
     """Return the blocks of a map; those past `trusted` are cut off: the power went before they were synced."""
     sidecar = map_of(path)
     try:

@@ -7,6 +7,8 @@ is walked, name by name.  Until then its names still count as links of files tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
 
 import trio
 
@@ -37,7 +39,9 @@ class Trash:
         *,
         slice_names: int,
         range_in_use: Callable[[int, int], bool],
+        range_gone: Callable[[Change, int, int], None],
     ) -> None:
+        """`range_gone` is told in the change that removes a range of inodes."""
         self._catalog = catalog
         self._nodes = nodes
         self._directories = directories
@@ -45,6 +49,8 @@ class Trash:
         self._staging = staging
         self._slice = slice_names
         self._range_in_use = range_in_use
+        self._range_gone = range_gone
+        self._sweeping = trio.Lock()
 
     def discard(self, parent: int, name: bytes) -> None:
         """Take a name away with everything below it; raise `NotFound`.  The parent may be read-only."""
@@ -58,7 +64,14 @@ class Trash:
         change.commit()
 
     async def sweep(self) -> int:
-        """Remove what can be removed now, in slices; return how many trees are left because they are in use."""
+        """Remove what can be removed now, in slices; return how many trees are left because they are in use.
+
+        Several may ask; one sweeps at a time.
+        """
+        async with self._sweeping:
+            return await self._sweep_all()
+
+    async def _sweep_all(self) -> int:
         left = 0
         after = b""
         while True:
@@ -82,14 +95,7 @@ class Trash:
             return True
         attached = self._nodes.ranges.find(ino)
         if attached is not None and not attached.moved:
-            end = self._end_of(ino, attached)
-            if self._range_in_use(ino, end):
-                return False
-            await self._throw_out_strangers(ino, end)
-            if not self._range_in_use(ino, end):
-                self._remove_range(ino, end, attached, name)
-                return True
-            return False
+            return await self._sweep_range(ino, attached, name)
         if self._range_in_use(ino, ino + 1):
             return False
         await self._empty(ino)
@@ -100,6 +106,19 @@ class Trash:
         self._namespace.purge(change, ino)
         change.commit()
         return True
+
+    async def _sweep_range(self, ino: int, attached: AttachedRange, name: bytes) -> bool:
+        end = self._end_of(ino, attached)
+        if self._range_in_use(ino, end):
+            return False
+        await self._throw_out_strangers(ino, end)
+        # Nobody finds the way to a member any more, so none comes into use that is not.
+        while not self._range_in_use(ino, end):
+            if not self._remove_changed(ino, end):
+                self._remove_range(ino, end, attached, name)
+                return True
+            await trio.lowlevel.checkpoint()
+        return False
 
     def _end_of(self, ino: int, attached: AttachedRange) -> int:
         """Return the end of the numbers of a directory and what it was attached with."""
@@ -137,6 +156,22 @@ class Trash:
             change.commit()
             await trio.lowlevel.checkpoint()
 
+    def _remove_changed(self, first: int, end: int) -> bool:
+        """Remove a slice of the rows of changed members; return whether there were any.
+
+        What they refer to is counted, row by row, so they must not all go with the range.  A member without its row is
+        again what the tree has there.  The directory's own row is the last: it leads to the others after a kill.
+        """
+        start, stop = (first + 1).to_bytes(8, "big"), end.to_bytes(8, "big")
+        keys = [key for key, _ in islice(self._catalog.scan(Family.INODE, start, stop), self._slice)]
+        if keys:
+            change = self._namespace.change()
+            for key in keys:
+                change.batch.delete(Family.INODE, key)
+                change.afterwards.append(partial(self._nodes.became, int.from_bytes(key, "big"), None))
+            change.commit()
+        return bool(keys)
+
     def _remove_range(self, first: int, end: int, attached: AttachedRange, name: bytes) -> None:
         change = self._namespace.change()
         key, stop = first.to_bytes(8, "big"), end.to_bytes(8, "big")
@@ -144,6 +179,7 @@ class Trash:
             change.batch.delete_range(family, key, stop)
         if first == attached.first:
             self._nodes.ranges.remove(change, attached)
+        self._range_gone(change, first, end)
         self._forget_name(change, name)
         change.afterwards.append(self._nodes.forget_range)
         change.commit()

@@ -14,6 +14,7 @@ from tvfs.filesystem.model import CAS, KEYS, PREPARED, ROOT, RUNS, SNAPSHOTS, TR
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.vault.counters import NEXT_INO, NEXT_SEQ, Counters
+from tvfs.vault.leases import Leases
 
 PREPARED_NAME = b".taskvault"
 """Name of the prepared directory at the root of the mount; reachable and not listed."""
@@ -45,13 +46,17 @@ def _directory(now_ns: int, mode: int, settings: FilesystemSettings, *, read_onl
 
 
 class ContentView:
-    """`cas/<function>/<2 hex>/<hash>-<size>`.  Inodes exist from their look-up until the kernel forgets them."""
+    """`cas/<function>/<2 hex>/<hash>-<size>`.  Inodes exist from their look-up until the kernel forgets them.
+
+    No row refers to what they show, so it is held as long.
+    """
 
     def __init__(
         self,
         nodes: Nodes,
         counters: Counters,
         find: Callable[[Digest], Content | None],
+        leases: Leases,
         *,
         functions: Collection[str],
         settings: FilesystemSettings,
@@ -60,6 +65,7 @@ class ContentView:
         self._nodes = nodes
         self._counters = counters
         self._find = find
+        self._leases = leases
         self._functions = functions
         self._settings = settings
         self._numbers: dict[tuple[int, bytes], int] = {}
@@ -99,12 +105,14 @@ class ContentView:
         if place is not None:
             del self._numbers[place]
             self._levels.pop(ino, None)
+            self._leases.drop(self, self._nodes.get(ino).hash)  # a content has one name here
             self._nodes.hide(ino)
 
     def _show(self, parent: int, name: bytes, inode: Inode) -> int:
         ino = self._counters.take(NEXT_INO)
         self._numbers[parent, name] = ino
         self._names[ino] = (parent, name)
+        self._leases.hold(self, [inode.hash])
         self._nodes.show(ino, inode)
         return ino
 

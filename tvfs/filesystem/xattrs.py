@@ -8,7 +8,7 @@ from tvfs.catalog.catalog import Catalog, Family
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.inode import OWN_XATTRS, Inode, changed
 from tvfs.filesystem.nodes import Nodes
-from tvfs.filesystem.posix_error import NameTooLong, NoAttribute, OutOfRange, ReadOnly
+from tvfs.filesystem.posix_error import NameTooLong, NoAttribute, NoSpace, OutOfRange, ReadOnly
 from tvfs.filesystem.scans import rows_of
 
 MAX_NAME_BYTES = 255
@@ -18,7 +18,11 @@ MAX_VALUE_BYTES = 64 << 10
 class ExtendedAttributes:
     """Used only where the mount was made with extended attributes, and by snapshots."""
 
-    def __init__(self, catalog: Catalog, nodes: Nodes, start_change: Callable[[], Change]) -> None:
+    def __init__(
+        self, catalog: Catalog, nodes: Nodes, start_change: Callable[[], Change], *, has_room: Callable[[int], bool]
+    ) -> None:
+        """`has_room` says whether rows of so many bytes may be added."""
+        self._has_room = has_room
         self._catalog = catalog
         self._nodes = nodes
         self._start_change = start_change
@@ -43,6 +47,8 @@ class ExtendedAttributes:
             raise NameTooLong(f"The name of an extended attribute has at most {MAX_NAME_BYTES} bytes.")
         if len(value) > MAX_VALUE_BYTES:
             raise OutOfRange(f"An extended attribute has at most {MAX_VALUE_BYTES} bytes.")
+        if not self._has_room(2 * len(value)):
+            raise NoSpace
         change = self._own(ino)
         change.batch.put(Family.XATTR, ino.to_bytes(8, "big") + name, value)
         change.commit()

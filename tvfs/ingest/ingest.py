@@ -254,12 +254,15 @@ class Ingest:
         return batch
 
     def _commit_rows(self, blobs: list[BlobRecord], rows: list[RowRecord]) -> None:
-        """Send rows in the order in which they refer to each other: pages, manifests, tree indexes."""
+        """Send rows in the order in which they refer to each other: pages, manifests, tree indexes.
+
+        Of an index the pages come before the root, so that where a root is, all of the tree is.
+        """
         for part in _parts([row for row in rows if row.family == Family.PAGE], _row_bytes):
             self._commit(IngestCommit(rows=part))
         for manifests in _parts(blobs, _blob_bytes):
             self._commit(IngestCommit(blobs=manifests))
-        for part in _parts([row for row in rows if row.family != Family.PAGE], _row_bytes):
+        for part in _parts(_roots_last([row for row in rows if row.family != Family.PAGE]), _row_bytes):
             self._commit(IngestCommit(rows=part))
 
     def _commit(self, commit: IngestCommit) -> None:
@@ -332,6 +335,21 @@ def _row_bytes(row: RowRecord) -> int:
 
 def _blob_bytes(blob: BlobRecord) -> int:
     return len(blob.hash) + len(blob.manifest)
+
+
+def _roots_last(rows: Sequence[RowRecord]) -> list[RowRecord]:
+    """Return rows of tree indexes, which come root first, with each root behind its own pages."""
+    ordered: list[RowRecord] = []
+    root: RowRecord | None = None
+    for row in rows:
+        if root is not None and not row.key.startswith(root.key):
+            ordered.append(root)
+            root = None
+        if row.family == Family.TREE:
+            root = row
+        else:
+            ordered.append(row)
+    return ordered if root is None else [*ordered, root]
 
 
 def _parts(records: list[T], bytes_of: Callable[[T], int]) -> Iterator[list[T]]:

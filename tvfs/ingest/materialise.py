@@ -34,6 +34,9 @@ BATCH_BYTES = 4 << 20
 BATCH_FILES = 256
 """How many small files, and bytes of them, are fetched at a time."""
 
+KEPT_OPEN = 64
+"""Directories on the way down that stay open; one further up is closed, and found again from the one below."""
+
 _TEMPORARY = b".tv-partial-"
 
 
@@ -89,7 +92,10 @@ def materialise(source: SnapshotSource, snapshot: Snapshot, target: str | bytes,
 
 def _entry_of(source: SnapshotSource, index: bytes) -> IndexEntry:
     root = source.root(index)
-    return IndexEntry(b"", DIRECTORY, root.mode, root.uid, root.gid, root.mtime_ns, child=index, xattrs=root.xattrs)
+    return IndexEntry(
+        b"", DIRECTORY, root.mode, root.uid, root.gid, root.mtime_ns,
+        child=index, below=root.below, xattrs=root.xattrs,
+    )  # fmt: skip
 
 
 def _own(entry: IndexEntry) -> OwnAttributes:
@@ -129,7 +135,10 @@ class _Directory:
     publish_as: bytes | None = None
     """The name that a new directory takes in its parent when it is complete; None if it has it already."""
     temporary: bytes = b""
-    parent_fd: int = -1
+    parent: _Directory | None = None
+    """Where it is to be published; stays open until then."""
+    identity: tuple[int, int] = (0, 0)
+    """Device and inode, while it is closed."""
     small: list[IndexEntry] = field(default_factory=list)
     small_bytes: int = 0
 
@@ -188,7 +197,12 @@ class _Writer:
                 child = self._advance(directory)
                 if child is not None:
                     stack.append(child)
+                    self._rest(stack)
                     continue
+                self._write_small(directory)
+                if len(stack) > 1:
+                    # Before it has its attributes, with which it might not be left any more.
+                    self._wake(stack[-2], directory)
                 self._finish(directory)
                 stack.pop()
         except BaseException:
@@ -211,8 +225,29 @@ class _Writer:
                 self._write_file(directory, entry, entry.name)
         return None
 
+    def _rest(self, stack: list[_Directory]) -> None:
+        """Close a directory far above, so that any depth takes few descriptors; never the top, nor a publisher."""
+        position = len(stack) - 1 - KEPT_OPEN
+        if position > 0 and stack[position + 1].parent is None:
+            directory = stack[position]
+            status = os.fstat(directory.fd)
+            directory.identity = (status.st_dev, status.st_ino)
+            os.close(directory.fd)
+            directory.fd = -1
+
+    def _wake(self, directory: _Directory, below: _Directory) -> None:
+        """Open a directory again; raise `TargetInTheWay` if the one below it was moved out of it meanwhile."""
+        if directory.fd >= 0:
+            return
+        with self._errors(directory.path):
+            fd = os.open(b"..", OPEN_DIRECTORY, dir_fd=below.fd)
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) != directory.identity:
+                os.close(fd)
+                raise TargetInTheWay(self._shown(below.path))
+            directory.fd = fd
+
     def _finish(self, directory: _Directory) -> None:
-        self._write_small(directory)
         with self._errors(directory.path):
             if directory.own is not None:
                 set_attributes(directory.fd, directory.own, owner=self._root)
@@ -223,7 +258,8 @@ class _Writer:
 
     def _rename_directory(self, directory: _Directory) -> None:
         assert directory.publish_as is not None
-        fd = directory.parent_fd
+        assert directory.parent is not None
+        fd = directory.parent.fd
         os.rename(directory.temporary, directory.publish_as, src_dir_fd=fd, dst_dir_fd=fd)
         self._unpublished = None
 
@@ -232,8 +268,8 @@ class _Writer:
         for directory in reversed(stack):
             if directory.fd >= 0:
                 os.close(directory.fd)
-            if directory.publish_as is not None:
-                remove_tree(directory.parent_fd, directory.temporary)
+            if directory.parent is not None:
+                remove_tree(directory.parent.fd, directory.temporary)
 
     def _open_child(self, directory: _Directory, entry: IndexEntry) -> _Directory:
         path = directory.path_of(entry.name)
@@ -255,12 +291,12 @@ class _Writer:
             fd = os.open(temporary, OPEN_DIRECTORY, dir_fd=directory.fd)
         made = _Directory(path, fd, True, _own(entry), self._entries(entry))
         if not directory.new:
-            made.publish_as, made.temporary, made.parent_fd = name, temporary, directory.fd
+            made.publish_as, made.temporary, made.parent = name, temporary, directory
             self._unpublished = (path, temporary)
         return made
 
     def _entries(self, entry: IndexEntry) -> Iterator[IndexEntry]:
-        return self._source.entries(entry.child, self._source.root(entry.child))
+        return self._source.entries(entry.child, self._source.child_root(entry))
 
     # --- files ---
 

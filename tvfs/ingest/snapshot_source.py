@@ -11,8 +11,16 @@ from dataclasses import dataclass
 from tvfs.catalog.catalog import Family
 from tvfs.content.manifest import Manifest
 from tvfs.content.reference import Content, ContentKind
-from tvfs.content.tree_index import IndexEntry, TreeIndexRoot, decode_page, decode_root, page_key
-from tvfs.digest import FUNCTION_CODES, HOLE, ChunkId, Digest
+from tvfs.content.tree_index import (
+    IndexEntry,
+    TreeIndexRoot,
+    check_child,
+    check_page,
+    decode_page,
+    decode_root,
+    page_key,
+)
+from tvfs.digest import HOLE, ChunkId, Digest, function_code
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import HashFunction
 
@@ -24,6 +32,8 @@ ReadChunks = Callable[[Sequence[ChunkId]], list[bytes]]
 WINDOW_BYTES = 4 << 20
 """About how many bytes are asked for at a time."""
 PAGES_AT_ONCE = 16
+MAX_BLOB_BYTES = 4 << 30
+"""What is taken into memory whole: output of a command, at most; a digest may tell any size."""
 
 
 class ContentDamaged(TaskVaultError):
@@ -55,13 +65,24 @@ class SnapshotSource:
         return decode_root(index, self._read_rows([(Family.TREE.value, index)])[0])
 
     def entries(self, index: bytes, root: TreeIndexRoot) -> Iterator[IndexEntry]:
-        """Yield the entries of a directory in order of their names; raise `TreeIndexMissing`."""
+        """Yield the entries of a directory in order of their names; raise `TreeIndexMissing`.
+
+        What comes is what the root tells of: no name leads elsewhere, and whoever goes down comes to an end.
+        """
         pages = len(root.page_names)
         for start in range(0, pages, PAGES_AT_ONCE):
             numbers = range(start, min(start + PAGES_AT_ONCE, pages))
             values = self._read_rows([(Family.TREEPAGE.value, page_key(index, number)) for number in numbers])
             for number, value in zip(numbers, values, strict=True):
-                yield from decode_page(index, number, value)
+                page = decode_page(index, number, value)
+                check_page(index, root, number, page)
+                yield from page
+
+    def child_root(self, entry: IndexEntry) -> TreeIndexRoot:
+        """Return what a subdirectory is, checked against what its parent says; raise `TreeIndexMissing`."""
+        root = self.root(entry.child)
+        check_child(entry, root)
+        return root
 
     def lookup(self, index: bytes, path: bytes) -> IndexEntry | None:
         """Return the entry at a path below a directory, or None."""
@@ -77,9 +98,11 @@ class SnapshotSource:
         return entry
 
     def blob(self, digest: Digest) -> bytes:
-        """Return a whole content that is known by its digest under the vault's function."""
+        """Return a whole content that is known by its digest under the vault's function; raise `ContentDamaged`."""
         if not digest.size:
             return b""
+        if digest.size > MAX_BLOB_BYTES:
+            raise ContentDamaged(digest.hex, f"{digest.size} bytes are too many to be taken into memory")
         content = bytearray(digest.size)  # what nothing is written to is a hole
         for offset, raw in self.read(self._content_of(digest)):
             content[offset : offset + len(raw)] = raw
@@ -160,4 +183,4 @@ class SnapshotSource:
 
 
 def _blob_key(function: str, hash_: bytes) -> bytes:
-    return bytes([FUNCTION_CODES[function]]) + hash_
+    return bytes([function_code(function)]) + hash_

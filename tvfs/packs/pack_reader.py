@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tvfs.digest import ChunkId
 from tvfs.packs.location import Location
-from tvfs.packs.record import RECORD_HEADER_BYTES, PackDamaged, decode_record_header
+from tvfs.packs.record import RECORD_HEADER_BYTES, PackDamaged, decode_record_header, payload_crc
 
 RUN_GAP_BYTES = 32 << 10
 """Unwanted bytes between two records that are cheaper to read than to skip: about what a system call costs."""
@@ -67,6 +67,12 @@ def payload_of(record: memoryview, location: Location, chunk_id: ChunkId) -> mem
     if found != (location.codec, location.raw_bytes, location.stored_bytes):
         raise PackDamaged(location.pack, location.offset, "the record's codec or lengths are not those in the index")
     return record[RECORD_HEADER_BYTES:]
+
+
+def payload_is_whole(record: memoryview) -> bool:
+    """Whether a record whose header was checked by `payload_of` has the payload that was written."""
+    header = decode_record_header(record)
+    return header is not None and header.payload_crc == payload_crc(record[RECORD_HEADER_BYTES:])
 
 
 def record_bytes(location: Location) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from tvfs.errors import FormatTooNew
+from tvfs.errors import FormatTooNew, RowDamaged
 
 _ROW = struct.Struct(">BxxxQQ")
 _KEY = struct.Struct(">Q")
@@ -42,8 +42,10 @@ def encode_pack_row(row: PackRow) -> bytes:
 
 
 def decode_pack_row(value: bytes) -> PackRow:
-    """Return the row; raise `FormatTooNew` for one of a later version."""
-    if value[0] > FORMAT_VERSION:
+    """Return the row; raise `FormatTooNew` for one of a later version, `RowDamaged` for one that cannot be."""
+    if value and value[0] > FORMAT_VERSION:
         raise FormatTooNew("A pack's row in the catalog", value[0], FORMAT_VERSION)
+    if len(value) != _ROW.size:
+        raise RowDamaged("A pack's row in the catalog")
     _, committed_bytes, live_bytes = _ROW.unpack(value)
     return PackRow(committed_bytes, live_bytes)

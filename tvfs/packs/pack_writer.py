@@ -121,6 +121,20 @@ class PackWriter:
             self._size = self._written_bytes + len(self._buffer)
         return Location(self.number, offset, len(payload), raw_bytes, codec)
 
+    def append_records(self, records: Buffer) -> int:
+        """Add whole records, headers included, as they are; return the offset of the first.  Raises as `append` does.
+
+        They are written at once: what is copied comes in large pieces.
+        """
+        with self._appending:
+            self._check_usable()
+            self._write_out()
+            offset = self._size
+            self._buffer += records
+            self._size += len(records)
+            self._write_out()
+        return offset
+
     def flush(self) -> None:
         """Hand everything appended to the kernel, so that readers see it; raises as `append` does."""
         with self._appending:

@@ -8,7 +8,7 @@ rows that are each whole and true, and that nothing leads to.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 
 import trio
 
@@ -16,26 +16,29 @@ from tvfs import failpoints
 from tvfs.catalog.catalog import Batch, Catalog, Family
 from tvfs.chunks.chunk_index import ChunkIndex
 from tvfs.chunks.chunk_row import ChunkState
-from tvfs.content.manifest import Manifest
 from tvfs.digest import ChunkId
 from tvfs.ingest.commit import ChunkRecord, IngestCommit
 from tvfs.packs.location import Location
 from tvfs.packs.pack_directory import PackDirectory, PackMissing
 from tvfs.plugin_api import HashFunction
 from tvfs.vault.commit_check import (
+    UNCOUNTED_ROW_BYTES,
     CommitRejected,
     DecodedCommit,
     check_record,
-    chunks_of,
-    decode_manifest,
+    count_objects,
     location_of,
-    pages_of,
 )
+from tvfs.vault.commit_references import SLICE, CommitReferences
+from tvfs.vault.index_rows import IndexRows
 from tvfs.vault.leases import Leases
 from tvfs.vault.pack_grants import PackGrants
+from tvfs.vault.references import first_items, manifest_count, most_references, object_of_row
 
-SLICE = 64
-"""Rows looked up, checked or written at a time: 2 ms, after which others run."""
+ROW_OVERHEAD_BYTES = 160
+"""Of a row beside what it says: its key, its count, and what RocksDB adds."""
+SLICE_REFERENCES = 256
+"""What rows that are written at a time refer to, unless one alone refers to more: 5 µs each."""
 SLICE_BYTES = 128 << 10
 """Rows that are written at a time have no more bytes, unless one alone does."""
 
@@ -71,22 +74,30 @@ class Committer:
     async def find_missing(self, chunk_ids: Sequence[bytes], holder: Hashable) -> list[bytes]:
         """Return which of these chunks must be sent; the others stay until `Leases.release(holder)`."""
         await self._before_promise()
-        references = _References(self._index, {})
-        await self._look_up_chunks([(chunk_id, None) for chunk_id in chunk_ids], references, holder)
+        references = CommitReferences(self._catalog, self._leases, holder, {})
+        await references.look_up_chunks([(chunk_id, None) for chunk_id in chunk_ids])
         return list(references.missing)
 
-    async def commit(self, commit: IngestCommit, holder: Hashable) -> list[bytes]:
+    async def commit(self, commit: IngestCommit, holder: Hashable, *, makes_room: bool = False) -> list[bytes]:
         """Make a commit durable and return []; or return the chunks that must be sent first, and change nothing.
 
-        Packs that it names must have been synced by their writer.  Raises `CommitRejected` or what the catalog raises.
+        Waits while room is being made for its rows; with `makes_room` it takes of what is kept, and waits only then.
+        Packs that it names must have been synced by their writer.  Raises `CommitRejected`, `CommitOutdated`,
+        `VaultFull` or what the catalog raises.
         """
-        decoded = DecodedCommit(commit)
+        async with self._grants.rows_reserved(_row_bytes(commit), makes_room=makes_room):
+            return await self._commit(commit, holder)
+
+    async def _commit(self, commit: IngestCommit, holder: Hashable) -> list[bytes]:
+        decoded = DecodedCommit(commit, self._hash_function.name)
         for row in commit.rows:
+            if row.family != Family.PAGE and len(row.value) > UNCOUNTED_ROW_BYTES:
+                await trio.to_thread.run_sync(count_objects, row)
             decoded.check_row(row, self._hash_function)
             await trio.lowlevel.checkpoint()
         await self._check_records(decoded, holder)
-        references = _References(self._index, decoded.records)
-        await self._look_up(decoded, references, holder)
+        references = CommitReferences(self._catalog, self._leases, holder, decoded.records)
+        await references.look_up(decoded, self._hash_function.name)
         missing = list(references.missing) or await self._write(decoded, list(references.dead), holder)
         if missing:
             return missing
@@ -94,42 +105,6 @@ class Committer:
         await self._catalog.flush()
         failpoints.reach("commit.after_wal_sync")
         return []
-
-    async def _look_up(self, decoded: DecodedCommit, references: _References, holder: Hashable) -> None:
-        await self._look_up_chunks([(chunk_id, None) for chunk_id in decoded.uses], references, holder)
-        for page in decoded.pages.values():
-            await self._look_up_chunks(chunks_of(page), references, holder)
-        for root in decoded.roots:
-            if root.level == 0:
-                await self._look_up_chunks(chunks_of(root), references, holder)
-                continue
-            for page_hash, covered_bytes in pages_of(root):
-                page = self._page(page_hash, decoded)
-                if page.size != covered_bytes:
-                    raise CommitRejected(f"page {page_hash.hex()} covers other bytes than its root says")
-                if page_hash not in decoded.pages:
-                    await self._look_up_chunks(chunks_of(page), references, holder)
-
-    async def _look_up_chunks(
-        self,
-        wanted: Sequence[tuple[bytes, int | None]],
-        references: _References,
-        holder: Hashable,
-    ) -> None:
-        for start in range(0, len(wanted), SLICE):
-            part = wanted[start : start + SLICE]
-            self._leases.hold(holder, (chunk_id for chunk_id, _ in part))
-            references.look_up(part)
-            await trio.lowlevel.checkpoint()
-
-    def _page(self, page_hash: bytes, decoded: DecodedCommit) -> Manifest:
-        sent = decoded.pages.get(page_hash)
-        if sent is not None:
-            return sent
-        row = self._catalog.get(Family.PAGE, page_hash)
-        if row is None:
-            raise CommitRejected(f"page {page_hash.hex()} is neither sent nor there")
-        return decode_manifest(row, f"page {page_hash.hex()}", level=0)
 
     async def _write(self, decoded: DecodedCommit, dead: list[bytes], holder: Hashable) -> list[bytes]:
         """Write chunks, then what refers to them; each step checks what may have changed and writes in one turn."""
@@ -142,10 +117,50 @@ class Committer:
         for start in range(0, len(records), SLICE):
             self._write_records(records[start : start + SLICE], holder)
             await trio.lowlevel.checkpoint()
-        for batch in _batches(decoded.rows_children_first()):
+        await self._write_rows(decoded)
+        return []
+
+    async def _write_rows(self, decoded: DecodedCommit) -> None:
+        """Write rows that refer, so many at a time that counting what they refer to takes at most 2 ms."""
+        batch, batch_bytes, references = Batch(), 0, 0
+        indexes = IndexRows(self._catalog)
+        for family, key, value in decoded.rows_children_first():
+            refers = most_references(family, value)
+            full = len(batch) == SLICE or batch_bytes + len(value) > SLICE_BYTES
+            if batch and (full or references + refers > SLICE_REFERENCES):
+                self._catalog.write(batch)
+                await trio.lowlevel.checkpoint()
+                batch, batch_bytes, references = Batch(), 0, 0
+            if refers > SLICE_REFERENCES:
+                await self._build_up(family, key, value)
+                continue
+            if indexes.are_kept(family, key):
+                continue
+            batch.put(family, key, value)
+            batch_bytes += len(value)
+            references += refers
+        if batch:
             self._catalog.write(batch)
             await trio.lowlevel.checkpoint()
-        return []
+
+    async def _build_up(self, family: Family, key: bytes, value: bytes) -> None:
+        """Write a long manifest, which is counted little by little: as the rest of one that is let go.
+
+        Its lease keeps it from being let go; if we end before it is whole, that is what happens to it.
+        """
+        if self._catalog.get(family, key) == value:
+            return
+        whose = object_of_row(family, key)
+        assert whose is not None, "manifests are objects"
+        for end in range(SLICE_REFERENCES, manifest_count(value) + SLICE_REFERENCES, SLICE_REFERENCES):
+            batch = Batch()
+            batch.put(Family.DOOMED, whose, first_items(value, min(end, manifest_count(value))))
+            self._catalog.write(batch)
+            await trio.lowlevel.checkpoint()
+        batch = Batch()
+        batch.put(family, key, value)
+        batch.delete(Family.DOOMED, whose)
+        self._catalog.write(batch)
 
     def _resurrect(self, dead: list[ChunkId]) -> list[bytes]:
         """Make dead chunks live where they lie; return those that are no longer usable, and then change nothing."""
@@ -196,41 +211,8 @@ class Committer:
             raise CommitRejected(f"pack {number} has no file") from exc
 
 
-def _batches(rows: Iterable[tuple[Family, bytes, bytes]]) -> Iterator[Batch]:
-    batch, batch_bytes = Batch(), 0
-    for family, key, value in rows:
-        if len(batch) == SLICE or (batch_bytes and batch_bytes + len(value) > SLICE_BYTES):
-            yield batch
-            batch, batch_bytes = Batch(), 0
-        batch.put(family, key, value)
-        batch_bytes += len(value)
-    if batch:
-        yield batch
-
-
-class _References:
-    """What is known of the chunks that a commit refers to."""
-
-    def __init__(self, index: ChunkIndex, sent: dict[bytes, ChunkRecord]) -> None:
-        self._index = index
-        self._sizes: dict[bytes, int] = {chunk_id: record.raw_bytes for chunk_id, record in sent.items()}
-        self.missing: dict[bytes, None] = {}
-        """Neither sent nor usable; a dictionary for its order."""
-        self.dead: dict[bytes, None] = {}
-        """To be resurrected by this commit."""
-
-    def look_up(self, wanted: Iterable[tuple[bytes, int | None]]) -> None:
-        """Find these chunks; raise `CommitRejected` where a size is not the chunk's."""
-        pairs = list(wanted)
-        asked = (ChunkId(chunk_id) for chunk_id in dict(pairs))
-        unknown = [chunk_id for chunk_id in asked if chunk_id not in self._sizes and chunk_id not in self.missing]
-        for chunk_id, row in zip(unknown, self._index.find_many(unknown), strict=True):
-            if row is None or row.state is ChunkState.QUARANTINED:
-                self.missing[chunk_id] = None
-                continue
-            self._sizes[chunk_id] = row.location.raw_bytes
-            if row.state is ChunkState.DEAD:
-                self.dead[chunk_id] = None
-        for wanted_id, raw_bytes in pairs:
-            if raw_bytes is not None and self._sizes.get(wanted_id, raw_bytes) != raw_bytes:
-                raise CommitRejected(f"chunk {wanted_id.hex()} does not have {raw_bytes} bytes")
+def _row_bytes(commit: IngestCommit) -> int:
+    """Return how much the catalog grows by at most, for a moment: each row is in a table and in a newer one."""
+    rows = sum(len(row.key) + len(row.value) for row in commit.rows)
+    blobs = sum(len(blob.manifest) + ROW_OVERHEAD_BYTES for blob in commit.blobs)
+    return 2 * (rows + blobs + ROW_OVERHEAD_BYTES * (len(commit.rows) + len(commit.chunks)))

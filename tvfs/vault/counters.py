@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvfs.catalog.catalog import Batch, Catalog, Family
+from tvfs.errors import TaskVaultError
 
 NEXT_INO = "next_ino"
 NEXT_SEQ = "next_seq"
@@ -11,6 +12,18 @@ NEXT_PACK = "next_pack"
 _FIRST = {NEXT_INO: 64, NEXT_SEQ: 1, NEXT_PACK: 1}
 _BLOCK = {NEXT_INO: 4096, NEXT_SEQ: 4096, NEXT_PACK: 1}
 """How far the stored mark runs ahead: a row each so many numbers.  A pack is rare, and its number is in a file name."""
+
+
+MAX_NUMBER = 1 << 62
+"""Numbers are stored as 64 bits, and shown by programs that take them to be signed."""
+
+
+class NumbersUsedUp(TaskVaultError):
+    """Everything was numbered that can be: trees of a trillion files were attached, again and again."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The vault has used up its numbers ({name}); make a new vault and save into that one.")
+        self.name = name
 
 
 class Counters:
@@ -29,8 +42,10 @@ class Counters:
             self._next[name] = self._mark[name] = first if row is None else int.from_bytes(row, "big")
 
     def take(self, name: str, count: int = 1) -> int:
-        """Return the first of `count` consecutive numbers that nobody else gets."""
+        """Return the first of `count` consecutive numbers that nobody else gets; raise `NumbersUsedUp`."""
         first = self._next[name]
+        if first + count > MAX_NUMBER:
+            raise NumbersUsedUp(name)
         self._next[name] = first + count
         if self._next[name] > self._mark[name]:
             self._write(name, max(self._next[name], self._mark[name] + _BLOCK[name]))

@@ -15,9 +15,11 @@ from tvfs.catalog.catalog import Batch, Family
 from tvfs.catalog.rocks import RocksCatalog, RocksSettings
 from tvfs.clock import Clock, SystemClock
 from tvfs.errors import FormatTooNew, TaskVaultError
+from tvfs.plugin_api.compression import FIRST_FOREIGN_ID
 from tvfs.plugin_api.registry import PluginRegistry
 from tvfs.vault.layout import Layout
 from tvfs.vault.lock import VaultLock
+from tvfs.vault.plugin_use import VaultPlugins
 from tvfs.vault.superblock import FORMAT, KEY, Chunking, Superblock, VaultSettings, encode_superblock
 
 _MAY_BE_THERE = frozenset({"lock", "config.toml", "mnt"})
@@ -65,7 +67,7 @@ def create_vault(
 ) -> Superblock:
     """Make a vault; durable when this returns.  Blocks; it is for the time before an event loop runs.
 
-    Raises `SettingsInvalid`, `PluginUnknown`, `PluginBroken`, `VaultExists`, `DirectoryNotEmpty`, `VaultInUse` or
+    Raises `SettingsInvalid`, `PluginUnknown`, `PluginAmbiguous`, `PluginBroken`, `VaultExists`, `DirectoryNotEmpty`, `VaultInUse` or
     `VaultNotMade`.  If the process dies in the middle, the same call makes the vault.
     """
     superblock = _superblock(settings, registry, clock or SystemClock())
@@ -76,7 +78,7 @@ def create_vault(
         lock = VaultLock(layout.lock)
         try:
             _check_may_be_made(layout)  # again: another process may have made it before we had the lock
-            _make(layout, superblock)
+            _make(layout, superblock, registry)
         finally:
             lock.release()
     except OSError as exc:
@@ -87,10 +89,12 @@ def create_vault(
 def check_format(layout: Layout) -> None:
     """Raise `VaultMissing` or `FormatTooNew`, without changing a byte: opening the catalog would."""
     try:
-        text = layout.format.read_text(encoding="ascii")
+        text = layout.format.read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         raise VaultMissing(layout.home, interrupted=layout.format_being_made.exists()) from None
-    found = int(text) if text.strip().isdigit() else 0
+    # Python refuses to read thousands of digits; so many are newer than anything.
+    digits = text[:1000].strip()
+    found = int(digits) if digits.isdigit() else 0
     if found > FORMAT:
         raise FormatTooNew("The vault", found, FORMAT)
 
@@ -99,7 +103,9 @@ def _superblock(settings: VaultSettings, registry: PluginRegistry, clock: Clock)
     settings.check()
     # Tried now, because a vault whose plugins do not work could be made but never opened.
     registry.hash_function(settings.hash)
-    registry.codec(settings.compression)
+    codec = registry.codec(settings.compression, settings.compression_parameters)
+    if codec.codec_id >= FIRST_FOREIGN_ID:
+        registry.codecs().get(codec.codec_id)  # raises if another codec has the same number
     chunker = registry.chunker(settings.chunking, settings.chunking_parameters)
     return Superblock(
         format=FORMAT,
@@ -108,6 +114,7 @@ def _superblock(settings: VaultSettings, registry: PluginRegistry, clock: Clock)
         # What the plugin makes of them, not what was given: a later version may have other defaults.
         chunking=Chunking(settings.chunking, dict(chunker.parameters)),
         compression=settings.compression,
+        compression_parameters=settings.compression_parameters,
         capacity_bytes=settings.capacity_bytes,
         created_ns=clock.now_ns(),
     )
@@ -124,7 +131,7 @@ def _check_may_be_made(layout: Layout) -> None:
         raise DirectoryNotEmpty(layout.home, unknown[0])
 
 
-def _make(layout: Layout, superblock: Superblock) -> None:
+def _make(layout: Layout, superblock: Superblock, registry: PluginRegistry) -> None:
     with open(layout.format_being_made, "w", encoding="ascii") as mark:
         mark.write(f"{superblock.format}\n")
         os.fsync(mark.fileno())
@@ -133,19 +140,22 @@ def _make(layout: Layout, superblock: Superblock) -> None:
         shutil.rmtree(directory, ignore_errors=True)  # the remains of an interrupted creation
     for directory in (layout.packs, layout.staging):
         directory.mkdir(mode=0o700)
-    _write_superblock(layout.meta, superblock)
+    _write_superblock(layout.meta, superblock, registry)
     os.rename(layout.format_being_made, layout.format)
     _sync_directory(layout.home)
     _sync_directory(layout.home.parent)
 
 
-def _write_superblock(meta: Path, superblock: Superblock) -> None:
+def _write_superblock(meta: Path, superblock: Superblock, registry: PluginRegistry) -> None:
     catalog = RocksCatalog(meta, settings=RocksSettings(max_wal_bytes=superblock.max_wal_bytes))
     batch = Batch()
     batch.put(Family.SYS, KEY, encode_superblock(superblock))
-    catalog.write(batch)
-    catalog.flush_blocking()
-    catalog.close()
+    try:
+        VaultPlugins(catalog, registry, superblock).note(batch)
+        catalog.write(batch)
+        catalog.flush_blocking()
+    finally:
+        catalog.close()
 
 
 def _sync_directory(path: Path) -> None:

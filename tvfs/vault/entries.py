@@ -1,19 +1,26 @@
-"""Entries: what keys find.  Family `entry`, key `scope, 0x00, key`."""
+"""Entries: what keys find.  Family `entry`, key `scope, 0x00, key`; the order in which they leave in family `usage`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 
 import msgspec
 
-from tvfs.catalog.catalog import Batch, Catalog, Family, prefix_end
+from tvfs.catalog.catalog import Batch, Catalog, prefix_end
 from tvfs.clock import Clock
 from tvfs.errors import TaskVaultError
 from tvfs.vault.audit import AuditLog
-from tvfs.vault.names import check_key, check_scope
-
-VERSION = b"\x01"
-"""First byte of every row; the rest is a msgpack `StoredEntry`."""
+from tvfs.vault.entry_ranks import EntryRanks
+from tvfs.vault.entry_rows import EntryRows
+from tvfs.vault.entry_totals import EntryTotals
+from tvfs.vault.entry_usage import BY_EXPIRY, BY_RANK, expiry_row, parse_expiry_row, parse_rank_row, rank_row
+from tvfs.vault.names import check_scope
+from tvfs.vault.stored_entry import EntryInvalid as EntryInvalid
+from tvfs.vault.stored_entry import StoredEntry as StoredEntry
+from tvfs.vault.stored_entry import StoredSnapshot as StoredSnapshot
+from tvfs.vault.stored_entry import decode_entry, entry_row_key, names_of_row
 
 
 class KeyExists(TaskVaultError):
@@ -36,85 +43,72 @@ class KeyMissing(TaskVaultError):
         self.key = key
 
 
-class EntryInvalid(TaskVaultError):
-    """A stored entry cannot be read."""
+@dataclass(frozen=True, slots=True)
+class RankedRow:
+    """Says that an entry may be evicted; the entry has the last word."""
 
-    def __init__(self, scope: str, key: str, reason: str) -> None:
-        super().__init__(
-            f"The entry {key!r} in scope {scope!r} is damaged ({reason});"
-            " remove it with `tv cache rm` and save it again."
-        )
+    rank: float
+    row_key: bytes
 
 
-class StoredSnapshot(msgspec.Struct, frozen=True):
-    """A snapshot in a row: digests as `str(Digest)` writes them."""
+@dataclass(frozen=True, slots=True)
+class ExpiredRow:
+    """Says that the life of an entry has ended; the entry has the last word."""
 
-    tree: str
-    attributes: str | None
-    index: bytes
-    files: int
-    size: int
-
-
-class StoredEntry(msgspec.Struct, frozen=True):
-    """Something a key finds."""
-
-    scope: str
-    key: str
-    kind: str
-    """`saved` (a set of paths) or `run` (an action result)."""
-    created_ns: int
-    used_ns: int
-    snapshot: StoredSnapshot | None = None
-    result: bytes = b""
-    """For `run`: the serialised REAPI `ActionResult`."""
-    cost_ns: int = 0
-    """What it took to make: wall time of the command."""
-    observed: str = "declared"
-    uses: int = 0
+    expires_ns: int
+    row_key: bytes
 
 
 class EntryTable:
-    """The entries of a vault.  A change and its audit record are one batch, on the disk when the call returns."""
+    """The entries of a vault.  A change, its rows of usage and its audit record are one batch.
 
-    def __init__(self, catalog: Catalog, audit: AuditLog, clock: Clock) -> None:
+    An entry past its time to live is found by nothing but `expired`, which is for those who remove it.
+    The owner's only.  What is not `async` is synchronous, and takes constant time or that of a page.
+    """
+
+    def __init__(
+        self, catalog: Catalog, audit: AuditLog, clock: Clock, *, sharers: Callable[[bytes], int] | None = None
+    ) -> None:
+        """`sharers` returns how many rows refer to the tree with an index, so that its bytes can be divided."""
         self._catalog = catalog
         self._audit = audit
         self._clock = clock
-        self._count: int | None = None
+        self._rows = EntryRows(catalog)
+        self.ranks = EntryRanks(catalog, self._rows, clock, sharers=sharers)
 
     def get(self, scope: str, key: str, *, count_use: bool = False) -> StoredEntry | None:
         """Return the entry, or None; raise `NameInvalid` or `EntryInvalid`.
 
-        `count_use` notes that it was used now: a figure for eviction, written without waiting and without audit.
+        `count_use` notes that it was used now and ranks it anew, without waiting and without audit.
         """
-        row_key = _row_key(scope, key)
-        row = self._catalog.get(Family.ENTRY, row_key)
-        if row is None:
+        row_key = entry_row_key(scope, key)
+        entry = self._rows.read(row_key)
+        if entry is None or entry.has_expired(self._clock.now_ns()):
             return None
-        entry = _decode(row_key, row)
         if count_use:
-            entry = msgspec.structs.replace(entry, used_ns=self._clock.now_ns(), uses=entry.uses + 1)
-            batch = Batch()
-            batch.put(Family.ENTRY, row_key, _encode(entry))
-            self._catalog.write(batch)
+            used = msgspec.structs.replace(entry, used_ns=self._clock.now_ns(), uses=entry.uses + 1)
+            used = self.ranks.ranked(used)
+            self._rows.bind(Batch(), row_key, entry, used)
+            return used
         return entry
 
     def exists(self, scope: str, key: str) -> bool:
         """Whether the key finds anything, readable or not; raise `NameInvalid`."""
-        return self._catalog.get(Family.ENTRY, _row_key(scope, key)) is not None
+        try:
+            return self.get(scope, key) is not None
+        except EntryInvalid:
+            return True
 
     async def put(self, entry: StoredEntry, *, who: str, replace: bool = False) -> None:
         """Bind the key to the entry, durably; raise `KeyExists` unless `replace`, or `NameInvalid`.
 
-        The content must have been committed before.
+        The content must have been committed before.  The batch is written before this first waits.
         """
-        row_key = _row_key(entry.scope, entry.key)
-        existed = self._catalog.get(Family.ENTRY, row_key) is not None
+        row_key = entry_row_key(entry.scope, entry.key)
+        existed = self.exists(entry.scope, entry.key)
         if existed and not replace:
             raise KeyExists(entry.scope, entry.key)
         batch = Batch()
-        batch.put(Family.ENTRY, row_key, _encode(entry))
         self._audit.append_to(
             batch,
             action="replace" if existed else "save",
@@ -123,70 +117,138 @@ class EntryTable:
             who=who,
             detail=f"{entry.kind} {entry.snapshot.tree}" if entry.snapshot else entry.kind,
         )
-        self._catalog.write(batch)
-        if self._count is not None and not existed:
-            self._count += 1
+        self._rows.bind(batch, row_key, self._rows.whatever_is_at(row_key), self.ranks.ranked(entry))
         await self._catalog.flush()
+
+    async def set_pin(self, scope: str, key: str, *, pinned: bool, who: str) -> StoredEntry:
+        """Let the entry never be evicted, or again, durably, and return it; raise `KeyMissing` or `NameInvalid`.
+
+        Its time to live, if it has one, ends all the same.
+        """
+        row_key = entry_row_key(scope, key)
+        entry = self.get(scope, key)
+        if entry is None:
+            raise KeyMissing(scope, key)
+        if entry.pinned != pinned:
+            old, entry = entry, self.ranks.ranked(msgspec.structs.replace(entry, pinned=pinned, rank=None))
+            batch = Batch()
+            self._audit.append_to(batch, action="pin" if pinned else "unpin", scope=scope, key=key, who=who)
+            self._rows.bind(batch, row_key, old, entry)
+        await self._catalog.flush()
+        return entry
 
     async def remove(self, scope: str, key: str, *, who: str) -> None:
         """Forget the entry, durably; raise `KeyMissing` or `NameInvalid`.  Also removes one that cannot be read."""
-        row_key = _row_key(scope, key)
-        if self._catalog.get(Family.ENTRY, row_key) is None:
+        if not self.exists(scope, key):
             raise KeyMissing(scope, key)
+        row_key = entry_row_key(scope, key)
         batch = Batch()
-        batch.delete(Family.ENTRY, row_key)
         self._audit.append_to(batch, action="remove", scope=scope, key=key, who=who)
-        self._catalog.write(batch)
-        if self._count is not None:
-            self._count -= 1
+        self._rows.bind(batch, row_key, self._rows.whatever_is_at(row_key), None)
         await self._catalog.flush()
 
     def list_entries(
         self, scope: str | None = None, *, after: tuple[str, str] | None = None, limit: int = 1000
     ) -> list[StoredEntry]:
         """Return up to `limit` entries in the order of their rows, of one scope or of all, after `(scope, key)`."""
+        found: list[StoredEntry] = []
+        while len(found) < limit:
+            page, after = self.page(scope, after=after, limit=limit - len(found))
+            found += page
+            if after is None:
+                break
+        return found
+
+    def page(
+        self,
+        scope: str | None = None,
+        *,
+        after: tuple[str, str] | None = None,
+        limit: int,
+        leave_out: str | None = None,
+    ) -> tuple[list[StoredEntry], tuple[str, str] | None]:
+        """Return the entries in the next `limit` rows, and after which to go on; None at the end.
+
+        There may be fewer, or none: those that have expired are left out.  The rows of the scope `leave_out` do not
+        count.
+        """
         prefix = b"" if scope is None else check_scope(scope).encode() + b"\0"
         start = prefix
         if after is not None:
-            start = max(start, _row_key(*after) + b"\0")
+            start = max(start, entry_row_key(*after) + b"\0")
         found: list[StoredEntry] = []
-        for row_key, row in self._catalog.scan(Family.ENTRY, start, prefix_end(prefix) if prefix else None):
-            if len(found) >= limit:
-                break
-            found.append(_decode(row_key, row))
-        return found
+        now_ns = self._clock.now_ns()
+        end = prefix_end(prefix) if prefix else None
+        for looked_at, (row_key, row) in enumerate(self._scan_without(leave_out, start, end), 1):
+            entry = decode_entry(row_key, row)
+            if not entry.has_expired(now_ns):
+                found.append(entry)
+            if looked_at == limit:
+                return found, names_of_row(row_key)
+        return found, None
+
+    def _scan_without(self, scope: str | None, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        if scope is None:
+            return self._rows.scan(start, end)
+        first, beyond = scope.encode() + b"\0", scope.encode() + b"\x01"
+        before = self._rows.scan(start, first if end is None else min(first, end))
+        return chain(before, self._rows.scan(max(start, beyond), end))
 
     def scopes(self) -> Iterator[str]:
         """Yield every scope that has an entry, in order; one look-up each, however many entries it has."""
         start = b""
-        while (row := next(self._catalog.scan(Family.ENTRY, start), None)) is not None:
+        while (row := next(self._rows.scan(start), None)) is not None:
             scope, _, _ = row[0].partition(b"\0")
             yield scope.decode()
             start = scope + b"\x01"
 
     def count(self) -> int:
-        """How many entries there are; the first call counts them, 1 µs each."""
-        if self._count is None:
-            self._count = sum(1 for _ in self._catalog.scan(Family.ENTRY))
-        return self._count
+        """How many entries there are; what has expired counts until it is removed."""
+        return self.totals().entries
 
+    def totals(self) -> EntryTotals:
+        """Sums over all entries, without looking at them."""
+        return self._rows.totals()
 
-def _row_key(scope: str, key: str) -> bytes:
-    return check_scope(scope).encode() + b"\0" + check_key(key).encode()
+    def lowest(self, limit: int) -> list[RankedRow]:
+        """Return up to `limit` entries that may be evicted, the lowest rank first."""
+        return [RankedRow(*parse_rank_row(row)) for row in self._rows.head(BY_RANK, limit)]
 
+    def evictable(self, row: RankedRow) -> StoredEntry | None:
+        """Return the entry that the row stands for; None, and forget the row, if there is none, or not with this rank.
 
-def _encode(entry: StoredEntry) -> bytes:
-    return VERSION + msgspec.msgpack.encode(entry)
+        An entry that cannot be read is not evicted: it is for `tv fsck`, or `tv cache rm`.
+        """
+        found = self._rows.whatever_is_at(row.row_key)
+        if isinstance(found, StoredEntry) and found.rank == row.rank and found.is_evictable:
+            return found
+        self._rows.forget(rank_row(row.rank, row.row_key))
+        return None
 
+    def evict(self, entry: StoredEntry, *, who: str) -> None:
+        """Forget an entry, as it is now, to make room; in order with everything else, not yet durable."""
+        batch = Batch()
+        self.ranks.age(batch, entry)
+        self._drop(batch, entry, "evict", who)
 
-def _decode(row_key: bytes, row: bytes) -> StoredEntry:
-    scope, _, key = row_key.decode(errors="replace").partition("\0")
-    if row[:1] != VERSION:
-        raise EntryInvalid(scope, key, f"format version {row[0] if row else 'none'}")
-    try:
-        entry = msgspec.msgpack.decode(memoryview(row)[1:], type=StoredEntry)
-    except msgspec.MsgspecError as exc:
-        raise EntryInvalid(scope, key, str(exc)) from exc
-    if (entry.scope, entry.key) != (scope, key):
-        raise EntryInvalid(scope, key, "it is another key's")
-    return entry
+    def expired(self, limit: int) -> list[ExpiredRow]:
+        """Return up to `limit` entries whose time to live has ended, the first to end first."""
+        rows = [ExpiredRow(*parse_expiry_row(row)) for row in self._rows.head(BY_EXPIRY, limit)]
+        now_ns = self._clock.now_ns()
+        return [row for row in rows if row.expires_ns <= now_ns]
+
+    def past_life(self, row: ExpiredRow) -> StoredEntry | None:
+        """Return the entry that the row stands for; None, and forget the row, if it is not that entry's."""
+        found = self._rows.whatever_is_at(row.row_key)
+        if isinstance(found, StoredEntry) and found.expires_ns == row.expires_ns:
+            return found
+        self._rows.forget(expiry_row(row.expires_ns, row.row_key))
+        return None
+
+    def expire(self, entry: StoredEntry, *, who: str) -> None:
+        """Forget an entry, as it is now, whose life has ended; in order with everything else, not yet durable."""
+        self._drop(Batch(), entry, "expire", who)
+
+    def _drop(self, batch: Batch, entry: StoredEntry, action: str, who: str) -> None:
+        self._audit.append_to(batch, action=action, scope=entry.scope, key=entry.key, who=who)
+        self._rows.bind(batch, entry_row_key(entry.scope, entry.key), entry, None)

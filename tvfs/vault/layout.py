@@ -53,6 +53,11 @@ class Layout:
         return self.home / "staging"
 
     @property
+    def hot(self) -> Path:
+        """Decompressed copies of what is read often; not kept over a restart."""
+        return self.home / "hot"
+
+    @property
     def mount(self) -> Path:
         """The mount point, unless another was named; no part of the vault's size."""
         return self.home / "mnt"

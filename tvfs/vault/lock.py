@@ -25,8 +25,8 @@ class VaultLock:
     The file holds the owner's pid for people and is never removed: a lock on an unlinked file would guard nothing.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Take the lock at once; raise `VaultInUse`."""
+    def __init__(self, path: Path, *, note_pid: bool = True) -> None:
+        """Take the lock at once; raise `VaultInUse`.  Without `note_pid` not a byte is changed."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,8 +34,9 @@ class VaultLock:
             owner = os.pread(self._descriptor, 32, 0).strip()
             os.close(self._descriptor)
             raise VaultInUse(path.parent, int(owner) if owner.isdigit() else None) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        if note_pid:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         """Let others own the vault."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -12,7 +12,11 @@ from tvfs.catalog.catalog import Catalog, Family
 from tvfs.packs.pack_directory import PackDirectory, PackMissing
 from tvfs.packs.pack_row import decode_pack_row, pack_key
 from tvfs.vault.counters import NEXT_PACK, Counters
-from tvfs.vault.reservations import Reservations
+from tvfs.vault.reservations import VaultFull
+from tvfs.vault.room import Room
+
+PATIENCE_S = 5.0
+"""How long a client may wait for others to give back what they reserved: a save of a few files takes less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +39,37 @@ class _Granted:
 class PackGrants:
     """The packs that are being written, each by one holder (a connection, the sealer)."""
 
-    def __init__(self, catalog: Catalog, packs: PackDirectory, counters: Counters, reservations: Reservations) -> None:
+    def __init__(self, catalog: Catalog, packs: PackDirectory, counters: Counters, room: Room) -> None:
         self._catalog = catalog
         self._packs = packs
         self._counters = counters
-        self._reservations = reservations
+        self._room = room
+        self._reservations = room.reservations
         self._granted: dict[int, _Granted] = {}
 
-    async def grant(self, holder: Hashable, reserve_bytes: int) -> PackGrant:
+    async def grant(self, holder: Hashable, reserve_bytes: int, *, makes_room: bool = False) -> PackGrant:
         """Open a new pack for the holder and set bytes aside for it; raise `VaultFull` or `PackWriteFailed`.
 
+        Waits while room is being made.  Who makes room itself takes from what is kept for that, and does not wait; if
+        even that is taken, it is refused (compaction) or waits like the others (sealing): see `grant_kept`.
         The directory of packs is synced in a thread: 1 to 30 ms, once in a pack.  The holder must not end meanwhile.
         """
-        granted = self._begin(holder, reserve_bytes)
-        try:
-            descriptor = await trio.to_thread.run_sync(self._packs.create, granted.number)
-        except BaseException:
-            self._reservations.release(granted)
-            raise
-        return self._granted_with(granted, descriptor)
+        granted = self._number(holder)
+        if not makes_room or not self._reserve_kept(granted, reserve_bytes):
+            await self._wait_for_room(granted, reserve_bytes, makes_room=makes_room)
+        return await self._create(granted)
+
+    async def grant_kept(self, holder: Hashable, reserve_bytes: int) -> PackGrant | None:
+        """Do the same for who makes room and cannot wait for room: None if there is not even what is kept for that."""
+        granted = self._number(holder)
+        if not self._reserve_kept(granted, reserve_bytes):
+            return None
+        return await self._create(granted)
 
     def grant_blocking(self, holder: Hashable, reserve_bytes: int) -> PackGrant:
-        """Do what `grant` does where nobody else has to be served meanwhile."""
-        granted = self._begin(holder, reserve_bytes)
+        """Do what `grant` does where nobody else has to be served meanwhile, and nothing is waited for."""
+        granted = self._number(holder)
+        self._reservations.reserve(granted, reserve_bytes)
         try:
             descriptor = self._packs.create(granted.number)
         except BaseException:
@@ -65,10 +77,44 @@ class PackGrants:
             raise
         return self._granted_with(granted, descriptor)
 
-    def _begin(self, holder: Hashable, reserve_bytes: int) -> _Granted:
-        granted = _Granted(holder, self._counters.take(NEXT_PACK))
-        self._reservations.reserve(granted, reserve_bytes)
-        return granted
+    @asynccontextmanager
+    async def rows_reserved(self, size_bytes: int, *, makes_room: bool = False) -> AsyncIterator[None]:
+        """Keep room for the rows of a commit set aside for the length of the block; raise `VaultFull`."""
+        holder = object()
+        if not makes_room or not self._reserve_kept(holder, size_bytes):
+            await self._wait_for_room(holder, size_bytes, makes_room=makes_room)
+        try:
+            yield
+        finally:
+            self._reservations.release(holder)
+
+    def being_written(self) -> set[int]:
+        """Return the packs that somebody writes."""
+        return set(self._granted)
+
+    async def _wait_for_room(self, holder: Hashable, size_bytes: int, *, makes_room: bool) -> None:
+        if makes_room and self._room.waiting:
+            # They may be waiting for the room that this would make.
+            raise self._reservations.full(size_bytes)
+        await self._room.reserve(holder, size_bytes, patience_s=0.0 if makes_room else PATIENCE_S)
+
+    async def _create(self, granted: _Granted) -> PackGrant:
+        try:
+            descriptor = await trio.to_thread.run_sync(self._packs.create, granted.number)
+        except BaseException:
+            self._reservations.release(granted)
+            raise
+        return self._granted_with(granted, descriptor)
+
+    def _number(self, holder: Hashable) -> _Granted:
+        return _Granted(holder, self._counters.take(NEXT_PACK))
+
+    def _reserve_kept(self, holder: Hashable, reserve_bytes: int) -> bool:
+        try:
+            self._reservations.reserve(holder, reserve_bytes, from_kept=True)
+        except VaultFull:
+            return False
+        return True
 
     def _granted_with(self, granted: _Granted, descriptor: int) -> PackGrant:
         self._granted[granted.number] = granted

@@ -53,6 +53,8 @@ class Superblock(msgspec.Struct, frozen=True):
     """Name of the codec for new chunks; every installed codec can be read."""
     capacity_bytes: int
     created_ns: int
+    compression_parameters: dict[str, int | str] = {}
+    """For new chunks; reading needs none."""
 
     @property
     def pack_max_bytes(self) -> int:
@@ -80,6 +82,7 @@ class VaultSettings:
     compression: str = "zstd"
     capacity_bytes: int = 50 << 30
     """What everything below HOME together may take on the disk."""
+    compression_parameters: dict[str, int | str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise `SettingsInvalid` for a size that cannot work."""
@@ -115,5 +118,5 @@ def decode_superblock(row: bytes | None) -> Superblock:
 def _decode(row: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.msgpack.decode(row, type=kind)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise SuperblockInvalid(str(exc)) from exc

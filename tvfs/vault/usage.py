@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvfs.catalog.catalog import Catalog
+from tvfs.catalog.catalog import Catalog, DiskUse
 from tvfs.clock import Clock
 from tvfs.packs.pack_directory import PackDirectory
 from tvfs.vault.layout import Layout
+from tvfs.vault.reservations import size_text
 
 MEASURED_FOR_S = 0.25
 """How long the size of the catalog and of the directories is believed; they grow slowly, and looking costs 0.5 ms."""
@@ -27,11 +28,17 @@ class UsageReport:
     meta: int
     rest: int
     """Directories, the log, the configuration."""
+    hot: int = 0
+    """Copies of content that is read often."""
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.packs + self.staging + self.meta + self.rest
+        return self.packs + self.staging + self.meta + self.rest + self.hot
+
+
+_PENDING_TWICE = 2
+"""A row that was written will be in a table, and once more while that is written anew."""
 
 
 class VaultUsage:
@@ -43,7 +50,9 @@ class VaultUsage:
         self._catalog = catalog
         self._clock = clock
         self._staging_bytes = _files_bytes(layout.staging)
-        self._meta_bytes = 0
+        self._hot_bytes = _files_bytes(layout.hot)
+        self._meta = DiskUse(0, 0)
+        self._meta_mark = 0
         self._rest_bytes = 0
         self._measured_s = float("-inf")
 
@@ -57,27 +66,53 @@ class VaultUsage:
         if now_s - self._measured_s > MEASURED_FOR_S:
             self._measure_rest()
             self._measured_s = now_s
-        return UsageReport(self._packs.allocated_bytes(), self._staging_bytes, self._meta_bytes, self._rest_bytes)
+        return UsageReport(
+            self._packs.allocated_bytes(), self._staging_bytes, self._meta.used_bytes, self._rest_bytes, self._hot_bytes
+        )
+
+    def charged_bytes(self) -> int:
+        """What must be left to what is there: what it takes now, and what the catalog takes at most for a moment."""
+        used = self.report()
+        pending_bytes = _PENDING_TWICE * (self._catalog.written_bytes - self._meta_mark)
+        return used.total + self._meta.peak_bytes - self._meta.used_bytes + pending_bytes
+
+    def filled_by(self) -> str:
+        """Say what takes how much, for people."""
+        used = self.report()
+        parts = [
+            ("stored content", used.packs),
+            ("files not sealed yet", used.staging),
+            ("names and indexes, with what it takes to write them anew", self._meta.peak_bytes),
+            ("copies of what is read often", used.hot),
+            ("logs and directories", used.rest),
+        ]
+        return "; ".join(f"{size_text(size_bytes)} {what}" for what, size_bytes in parts if size_bytes)
 
     def staging_changed(self, delta_bytes: int) -> None:
         """Note that staging files now take `delta_bytes` more of the disk (or less): `st_blocks * 512`."""
         self._staging_bytes += delta_bytes
+
+    def hot_changed(self, delta_bytes: int) -> None:
+        """Note that copies of content take so much more of the disk, or less."""
+        self._hot_bytes += delta_bytes
 
     def measure(self) -> UsageReport:
         """Look at every file, set the running totals right and return them.  Slow: a system call a file."""
         for number in self._packs.numbers():
             self._packs.refresh(number)
         self._staging_bytes = _files_bytes(self._layout.staging)
+        self._hot_bytes = _files_bytes(self._layout.hot)
         self._measured_s = float("-inf")
         return self.report()
 
     def _measure_rest(self) -> None:
         layout = self._layout
-        self._meta_bytes = self._catalog.disk_bytes()
-        rest = _allocated(layout.home) + _allocated(layout.packs) + _allocated(layout.staging)
+        self._meta_mark = self._catalog.written_bytes
+        self._meta = self._catalog.disk_use()
+        rest = sum(_allocated(each) for each in (layout.home, layout.packs, layout.staging, layout.hot))
         with os.scandir(layout.staging) as found:
             rest += sum(_allocated(entry.path) for entry in found if entry.is_dir(follow_symlinks=False))
-        elsewhere = {layout.meta.name, layout.packs.name, layout.staging.name, layout.mount.name}
+        elsewhere = {layout.meta.name, layout.packs.name, layout.staging.name, layout.mount.name, layout.hot.name}
         with os.scandir(layout.home) as found:
             rest += sum(_tree_bytes(Path(entry.path)) for entry in found if entry.name not in elsewhere)
         self._rest_bytes = rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,24 +13,32 @@ from tvfs.catalog.catalog import Batch, Catalog, Family
 from tvfs.catalog.rocks import RocksCatalog, RocksSettings
 from tvfs.chunks.cached import DEFAULT_CAPACITY_BYTES, CachedChunkStore
 from tvfs.chunks.coalescing import CoalescingChunkStore
-from tvfs.chunks.encoding import ChunkFormat
+from tvfs.chunks.encoding import ChunkFormat, CodecUnknown
 from tvfs.chunks.packed import PackedChunkStore, PackedStoreSettings
 from tvfs.chunks.store import ChunkDamaged, ChunkMissing, ChunkStore
 from tvfs.clock import Clock, SystemClock
 from tvfs.digest import ChunkId
 from tvfs.packs.pack_directory import PackDirectory
+from tvfs.packs.record import PACK_HEADER_BYTES, RECORD_HEADER_BYTES
 from tvfs.plugin_api import Chunker, Codec, HashFunction, PluginRegistry
 from tvfs.vault.audit import AuditLog
+from tvfs.vault.collector import Collector
 from tvfs.vault.commit import Committer
+from tvfs.vault.compaction import Compactor
 from tvfs.vault.counters import NEXT_PACK, Counters
+from tvfs.vault.counting import CountingCatalog
 from tvfs.vault.create import check_format
 from tvfs.vault.entries import EntryTable
 from tvfs.vault.layout import Layout
 from tvfs.vault.leases import Leases
 from tvfs.vault.lock import VaultLock
 from tvfs.vault.pack_grants import PackGrants
+from tvfs.vault.plugin_use import VaultPlugins
+from tvfs.vault.recount import begin_counting, keep_unwanted
 from tvfs.vault.recovery import mark_clean, recover
+from tvfs.vault.references import TREE_KEY
 from tvfs.vault.reservations import Reservations
+from tvfs.vault.room import Room
 from tvfs.vault.runs import RunHistory
 from tvfs.vault.superblock import KEY, decode_superblock
 from tvfs.vault.suspects import SuspectPacks
@@ -63,9 +71,13 @@ class Vault:
     ) -> None:
         self.layout = layout
         self.clock = clock
-        self.catalog = catalog
         self.superblock = decode_superblock(catalog.get(Family.SYS, KEY))
-        self._load_plugins(registry)
+        below_counting = catalog
+        self.catalog = catalog = CountingCatalog(below_counting, function=self.superblock.hash, clock=clock)
+        """Whoever writes to it need not know of counts."""
+        self.plugins = VaultPlugins(catalog, registry, self.superblock)
+        """Those that the vault was made with, whatever the configuration says now."""
+        self._use(self.plugins)
         self._on_damage = on_damage
 
         self.packs = PackDirectory(layout.packs, self.superblock.uuid)
@@ -73,14 +85,34 @@ class Vault:
         self.audit = AuditLog(catalog, clock)
         self.recovery = recover(catalog, self.packs, self.counters, self.audit)
         """What this start found."""
+        begin_counting(below_counting, self.superblock.hash, clean=self.recovery.clean)
+        self._note_plugins()
         self._store = self._packed_store(settings)
         self.chunks = chunk_stack(self._store, settings.decoded_chunk_bytes)
         """Decoded, verified, cached; what is put goes to packs of the vault's own."""
 
         self.usage = VaultUsage(layout, self.packs, catalog, clock)
         self.leases = Leases()
-        self.reservations = Reservations(self.superblock.capacity_bytes, self.usage.used_bytes)
-        self.grants = PackGrants(catalog, self.packs, self.counters, self.reservations)
+        self.collector = Collector(self.catalog, self.leases, clock)
+        self.reservations = Reservations(
+            self.superblock.capacity_bytes,
+            self.usage.charged_bytes,
+            pack_bytes=self._longest_pack_bytes(),
+            filled_by=self.usage.filled_by,
+        )
+        self.room = Room(self.reservations)
+        """Where to ask before anything is written."""
+        self.grants = PackGrants(catalog, self.packs, self.counters, self.room)
+        self.compactor = Compactor(
+            catalog=catalog,
+            packs=self.packs,
+            grants=self.grants,
+            leases=self.leases,
+            pack_max_bytes=self.superblock.pack_max_bytes,
+            being_written=self._store.packs_being_written,
+            check_chunk=self.check_chunk,
+            clock=clock,
+        )
         damaged_packs = [*self.recovery.short_packs, *self.recovery.missing_packs]
         self._suspects = SuspectPacks(catalog, self.check_chunk, damaged_packs)
         self.committer = Committer(
@@ -92,7 +124,7 @@ class Vault:
             codec_ids=self.codecs.keys(),
             before_promise=self._suspects.check,
         )
-        self.entries = EntryTable(catalog, self.audit, clock)
+        self.entries = EntryTable(catalog, self.audit, clock, sharers=lambda tree: self.catalog.count(TREE_KEY + tree))
         self.runs = RunHistory(catalog)
 
     async def check_chunk(self, chunk_id: ChunkId) -> bool:
@@ -102,6 +134,26 @@ class Vault:
         except (ChunkMissing, ChunkDamaged):
             return False
         return True
+
+    async def check_chunks(self, chunk_ids: Sequence[ChunkId]) -> list[ChunkId]:
+        """Read chunks from the disk, whatever is cached, and return the bad ones, which are quarantined.
+
+        Those that nobody needs any more count as good, and so do those of a codec that is not installed.
+        """
+        try:
+            await self._store.get_many(chunk_ids)
+        except (ChunkMissing, ChunkDamaged, CodecUnknown):
+            return [chunk_id for chunk_id in chunk_ids if await self._is_bad(chunk_id)]
+        return []
+
+    async def _is_bad(self, chunk_id: ChunkId) -> bool:
+        try:
+            await self._store.get(chunk_id)
+        except ChunkDamaged:
+            return True
+        except (ChunkMissing, CodecUnknown):
+            return False
+        return False
 
     def end_holder(self, holder: Hashable) -> None:
         """Let go of everything that a holder was promised: leases, reservations, packs."""
@@ -120,24 +172,34 @@ class Vault:
             await self._store.aclose()
             self.grants.end_all()
             self.counters.close()
+            await keep_unwanted(self.catalog)
             mark_clean(self.catalog)
             await self.catalog.flush()
 
-    def _load_plugins(self, registry: PluginRegistry) -> None:
-        # Those that the vault was made with, whatever the configuration says now.
-        chunking = self.superblock.chunking
-        self.hash_function: HashFunction = registry.hash_function(self.superblock.hash)
-        self.chunker: Chunker = registry.chunker(chunking.name, chunking.parameters)
-        self.codec: Codec = registry.codec(self.superblock.compression)
+    def _use(self, plugins: VaultPlugins) -> None:
+        self.hash_function: HashFunction = plugins.hash_function
+        self.chunker: Chunker = plugins.chunker
+        self.codec: Codec = plugins.codec
         """For new chunks."""
-        self.codecs: Mapping[int, Codec] = registry.codecs()
-        """For reading, by number."""
+        self.codecs: Mapping[int, Codec] = plugins.codecs
+        """For reading, by number: those that the data needs, and the one for new chunks."""
+
+    def _longest_pack_bytes(self) -> int:
+        # The first record of a pack may be longer than packs are: in a small vault, with a chunker that hardly cuts.
+        longest_record = RECORD_HEADER_BYTES + self.chunker.max_chunk_bytes
+        return max(self.superblock.pack_max_bytes, PACK_HEADER_BYTES + longest_record)
+
+    def _note_plugins(self) -> None:
+        batch = Batch()
+        self.plugins.note(batch)
+        if batch:
+            self.catalog.write(batch)
 
     def _packed_store(self, settings: OpenSettings) -> PackedChunkStore:
         return PackedChunkStore(
             self.catalog,
             self.packs,
-            ChunkFormat(self.hash_function, self.codec, self.codecs),
+            ChunkFormat(self.hash_function, self.codec, self.codecs, self.plugins.check),
             next_pack=lambda: self.counters.take(NEXT_PACK),
             on_damage=self._damaged,
             settings=replace(settings.store, pack_max_bytes=self.superblock.pack_max_bytes),
@@ -172,8 +234,8 @@ async def open_vault(
     """Own a vault for the length of the block; on leaving, everything is flushed.
 
     `on_damage` hears of each chunk that was found bad, after it was quarantined and audited.
-    Raises `VaultMissing`, `VaultInUse`, `FormatTooNew`, `SuperblockInvalid`, `PluginUnknown`, `PluginBroken` and what
-    the catalog raises.
+    Raises `VaultMissing`, `VaultInUse`, `FormatTooNew`, `SuperblockInvalid`, `PluginMissing`, `PluginChanged`,
+    `PluginAmbiguous`, `PluginBroken` and what the catalog raises.
     """
     layout = Layout(home)
     settings = settings or OpenSettings()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from tvfs.catalog.catalog import Batch, Family
 from tvfs.catalog.memory import MemoryCatalog
-from tvfs.catalog.rocks import CatalogCorrupt, CatalogFailed, CatalogLocked, RocksCatalog
+from tvfs.catalog.rocks import CatalogCorrupt, CatalogFailed, CatalogLocked, RocksCatalog, RocksSettings
 
 
 @pytest.fixture
@@ -100,6 +102,47 @@ def test_disk_bytes_is_what_du_says(path: Path) -> None:
     trio.run(catalog.flush)
     said = subprocess.run(["du", "-x", "-s", "--block-size=1", path], capture_output=True, text=True, check=True)
     assert catalog.disk_bytes() == int(said.stdout.split()[0])
+    catalog.close()
+
+
+def test_the_peak_covers_what_is_written_anew_and_never_less_than_is_used(path: Path) -> None:
+    catalog = RocksCatalog(path, settings=RocksSettings(max_wal_bytes=1 << 20))
+    draw = random.Random(1)
+    promised, written = catalog.disk_use().peak_bytes, catalog.written_bytes
+    for number in range(3000):
+        batch = Batch()
+        batch.put(Family.INODE, draw.randbytes(16), draw.randbytes(3000))
+        catalog.write(batch)
+        if number % 20 == 0:
+            use = catalog.disk_use()
+            # What was said at the last look covers it, with twice what was written since.
+            assert use.used_bytes <= promised + 2 * (catalog.written_bytes - written)
+            promised, written = use.peak_bytes, catalog.written_bytes
+            assert promised >= use.used_bytes
+    assert catalog.written_bytes >= 3000 * 3016
+    live = 9 << 20
+    # In tables, in newer tables, and, as long as they are being written, in the log.
+    assert 2 * live < catalog.disk_use().peak_bytes < 4 * live
+    catalog.close()
+
+
+def test_rows_that_were_removed_give_their_room_back_soon(path: Path) -> None:
+    catalog = RocksCatalog(path)
+    draw = random.Random(1)
+    for number in range(1000):
+        batch = Batch()
+        batch.put(Family.INODE, number.to_bytes(8, "big"), draw.randbytes(4000))
+        catalog.write(batch)
+    for number in range(1000):
+        batch = Batch()
+        batch.delete(Family.INODE, number.to_bytes(8, "big"))
+        catalog.write(batch)
+    assert catalog.disk_use().used_bytes > 4 << 20
+    catalog.drop_deleted()
+    deadline = time.monotonic() + 20
+    while catalog.disk_use().used_bytes > 1 << 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     catalog.close()
 
 

@@ -89,7 +89,7 @@ async def test_attaching_writes_a_few_rows_whatever_the_size(world: MemoryWorld)
         world.filesystem.attach(WORK, b"copy" + directory, snapshot)
         # The counter of inode numbers may have been written ahead.
         sizes.append([len(batch) for batch in written[before:] if len(batch) > 1])
-    assert sizes == [[4], [4]]
+    assert sizes == [[5], [5]]
 
 
 async def test_changes_below_an_attached_tree_leave_the_saved_one_alone(world: MemoryWorld) -> None:

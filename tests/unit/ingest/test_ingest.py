@@ -14,8 +14,12 @@ from tvplugins.chunking.fixed import make as fixed
 
 from tests.unit.ingest.bench import SETTINGS, Bench
 from tvfs.catalog.catalog import Family
+from tvfs.content.attributes import OwnAttributes
 from tvfs.content.reference import EMPTY, Content, ContentKind
+from tvfs.content.tree_builder import TreeBuilder
+from tvfs.content.tree_index import REGULAR, IndexEntry
 from tvfs.digest import ChunkId, Digest
+from tvfs.ingest import ingest as ingest_module
 from tvfs.ingest.ingest import SINGLE_CHUNK_BYTES, WINDOW_BYTES, Ingest, IngestLost
 from tvfs.ingest.port import NullPort
 from tvfs.testing.memory_port import MemoryPort
@@ -247,6 +251,23 @@ def test_a_paged_manifest_is_committed_pages_first(bench: Bench) -> None:
     assert list(bench.port.catalog.scan(Family.PAGE))
     assert read(bench, content) == whole
     bench.port.close()
+
+
+def test_of_a_tree_the_pages_are_committed_before_the_root_and_subdirectories_before_both(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "ROWS_IN_ONE_COMMIT", 1)
+    builder = TreeBuilder(SETTINGS.hash_function)
+    entries = [IndexEntry(b"%04d" % number, REGULAR, 0o644, 0, 0, 0) for number in range(600)]
+    below = builder.build(OwnAttributes(0o755), entries)
+    above = builder.build(OwnAttributes(0o755), entries, [(b"sub", below.directory)])
+    with bench.ingest() as ingest:
+        ingest.add_directory(below)
+        ingest.add_directory(above)
+        ingest.finish()
+    order = [(row.family, row.key[:32]) for commit in bench.port.commits for row in commit.rows]
+    first, second = below.directory.snapshot.index, above.directory.snapshot.index
+    assert order == [("treepage", first)] * 3 + [("tree", first)] + [("treepage", second)] * 3 + [("tree", second)]
 
 
 def test_without_a_vault_digests_are_the_same() -> None:

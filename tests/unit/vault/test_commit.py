@@ -21,8 +21,8 @@ from tvfs.digest import ChunkId
 from tvfs.ingest.commit import BlobRecord, ChunkRecord, IngestCommit, RowRecord
 from tvfs.packs.pack_writer import DiskFull
 from tvfs.packs.record import RECORD_HEADER_BYTES
-from tvfs.vault.commit import SLICE
 from tvfs.vault.commit_check import CommitRejected
+from tvfs.vault.commit_references import SLICE, CommitOutdated
 from tvfs.vault.vault import Vault
 
 
@@ -90,7 +90,7 @@ async def test_a_paged_manifest_brings_its_pages_or_finds_them(vault: Vault) -> 
     await sender.store(*chunks)
     blob, pages = blob_of(vault, chunks)
     assert len(pages) > 1
-    with pytest.raises(CommitRejected, match="neither sent nor there"):
+    with pytest.raises(CommitOutdated, match="not in the vault any more"):
         await sender.commit(IngestCommit(blobs=[blob]))
     assert await sender.commit(IngestCommit(blobs=[blob], rows=pages)) == []
     # The pages are there now, and so are the chunks that they lead to, which are checked too.

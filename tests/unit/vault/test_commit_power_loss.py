@@ -22,6 +22,7 @@ from tvfs.vault.leases import Leases
 from tvfs.vault.pack_grants import PackGrants
 from tvfs.vault.recovery import recover
 from tvfs.vault.reservations import Reservations
+from tvfs.vault.room import Room
 
 UUID = bytes(16)
 
@@ -35,8 +36,8 @@ class SmallVault:
         self.packs = PackDirectory(directory, UUID)
         self.counters = Counters(catalog)
         self.report = recover(catalog, self.packs, self.counters, AuditLog(catalog, ManualClock()))
-        reservations = Reservations(1 << 30, self.packs.allocated_bytes)
-        self.grants = PackGrants(catalog, self.packs, self.counters, reservations)
+        room = Room(Reservations(1 << 30, self.packs.allocated_bytes))
+        self.grants = PackGrants(catalog, self.packs, self.counters, room)
         self.committer = Committer(
             catalog=catalog,
             packs=self.packs,

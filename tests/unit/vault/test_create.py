@@ -83,7 +83,8 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_made(
     for settings, error in (
         (VaultSettings(capacity_bytes=1 << 20), SettingsInvalid),
         (VaultSettings(hash="md5"), PluginUnknown),
-        (VaultSettings(compression="brotli"), PluginUnknown),
+        (VaultSettings(compression="lzma"), PluginUnknown),
+        (VaultSettings(compression_parameters={"nonsense": 1}), PluginBroken),
         (VaultSettings(chunking_parameters={"nonsense": 1}), PluginBroken),
     ):
         with pytest.raises(error):
@@ -111,9 +112,9 @@ async def test_the_chunker_that_was_used_is_stored_with_all_its_parameters(
     given = replace(SETTINGS, chunking_parameters={"seed": 7})
     superblock = create_vault(tmp_path / "home", settings=given, registry=registry)
     assert superblock.chunking.parameters == {
-        "min_bytes": 16 << 10,
-        "avg_bytes": 64 << 10,
-        "max_bytes": 256 << 10,
+        "min_bytes": 32 << 10,
+        "avg_bytes": 128 << 10,
+        "max_bytes": 512 << 10,
         "seed": 7,
     }
     async with open_vault(tmp_path / "home", registry) as vault:

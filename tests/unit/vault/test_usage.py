@@ -19,6 +19,7 @@ def du(home: Path) -> int:
     return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[0])
 
 
+@pytest.mark.damages_vault("its staging files are made up")
 async def test_the_total_is_what_du_says_after_real_work(home: Path, registry: PluginRegistry) -> None:
     clock = ManualClock()
     async with open_vault(home, registry, clock=clock) as vault:

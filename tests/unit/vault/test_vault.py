@@ -45,6 +45,7 @@ async def test_a_vault_has_one_owner(home: Path, registry: PluginRegistry) -> No
         pass
 
 
+@pytest.mark.leaves_no_vault("it is of a newer format")
 async def test_a_newer_format_is_refused_and_nothing_is_changed(home: Path, registry: PluginRegistry) -> None:
     (home / "format").write_text("2\n")
     before = contents(home)
@@ -54,6 +55,7 @@ async def test_a_newer_format_is_refused_and_nothing_is_changed(home: Path, regi
     assert contents(home) == before
 
 
+@pytest.mark.leaves_no_vault("it is of a newer format")
 async def test_a_newer_superblock_is_refused_too(home: Path, registry: PluginRegistry) -> None:
     async with open_vault(home, registry) as vault:
         row = vault.catalog.get(Family.SYS, KEY)
