@@ -10,22 +10,32 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 import trio
 
-from tvd.config import Config, MemoryConfig, VaultConfig
+from tvd.activity import ActivityRecorder
+from tvd.config import Config, MemoryConfig, MountConfig, VaultConfig
+from tvd.control.activity_requests import ActivityRequests, watched
+from tvd.control.checking_requests import CheckingRequests
 from tvd.control.entries_requests import EntriesRequests
+from tvd.control.growth import with_room
 from tvd.control.ingest_requests import IngestRequests
 from tvd.control.listener import listen, remove_socket
 from tvd.control.live_requests import LiveRequests
+from tvd.control.path_requests import PathRequests
 from tvd.control.peer import Admission, Peer, find_group
+from tvd.control.plugin_requests import PluginRequests
+from tvd.control.reclaim_requests import ReclaimRequests
 from tvd.control.runs_requests import RunsRequests
 from tvd.control.server import ControlServer
 from tvd.control.session_requests import DaemonFacts, SessionRequests
 from tvd.control.snapshots import Snapshots
 from tvd.control.vault_session import VaultSession
 from tvd.entry_views import EntryViews
+from tvd.eviction import Evictor
 from tvd.fuse_mount import FuseMount
 from tvd.owner import BackgroundTask, Owner, OwnerParts, StopRequest
 from tvd.readiness import ServiceManager
+from tvd.reclaim import Reclaimer
 from tvd.supervisor import Health
+from tvd.watched_filesystem import WatchedFilesystem
 from tvfs.catalog.group_commit import FlushFailed
 from tvfs.catalog.rocks import RocksSettings
 from tvfs.clock import SystemClock
@@ -34,16 +44,24 @@ from tvfs.errors import TaskVaultError
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.lookups import LookupCounts
 from tvfs.filesystem.settings import FilesystemSettings
+from tvfs.fuse.served_filesystem import ServedFilesystem
 from tvfs.plugin_api import PluginRegistry
 from tvfs.vault.create import VaultExists, create_vault
 from tvfs.vault.layout import Layout
+from tvfs.vault.ranking import Ranking
+from tvfs.vault.room import MakeRoom
 from tvfs.vault.superblock import VaultSettings
 from tvfs.vault.vault import OpenSettings, Vault, open_vault
+
+LOG_FRACTION = 64
+"""The daemon's logs take at most this part of the vault: they count as used."""
 
 
 def make_vault(config: Config) -> None:
     """Make the vault that the configuration describes; raise `VaultExists` and what else `create_vault` does."""
-    create_vault(config.home, settings=_vault_settings(config.vault), registry=PluginRegistry())
+    registry = PluginRegistry(deadline_s=config.plugins.call_timeout_s)
+    registry.eviction(config.eviction.policy, config.eviction.parameters)
+    create_vault(config.home, settings=_vault_settings(config.vault), registry=registry)
 
 
 def make_vault_if_missing(config: Config) -> None:
@@ -62,10 +80,13 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
     log = structlog.get_logger().bind(part="owner")
     health = Health()
     clock = SystemClock()
-    find_group(config.control.group)  # before the vault is touched: a wrong setting changes nothing
+    # Before the vault is touched: a wrong setting changes nothing.
+    find_group(config.control.group)
+    registry = PluginRegistry(deadline_s=config.plugins.call_timeout_s)
+    policy = registry.eviction(config.eviction.policy, config.eviction.parameters)
     async with open_vault(
         config.home,
-        PluginRegistry(),
+        registry,
         settings=_open_settings(config.memory),
         clock=clock,
         on_damage=_damage_reporter(health),
@@ -74,20 +95,50 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         if vault.recovery.damaged:
             health.troubles["recovery"] = "The disk lost data that it had promised to keep; see tvd.log."
         lookups = LookupCounts()
-        filesystem = Filesystem(vault, clock=clock, settings=_filesystem_settings(), lookups=lookups)
+        filesystem = Filesystem(vault, clock=clock, settings=_filesystem_settings(config.mount), lookups=lookups)
         filesystem.start()
         views = EntryViews(vault.catalog, filesystem, vault.entries)
         repaired = views.repair()
         if repaired:
             log.info("views set right", entries=repaired)
-        mount = _mount(config, filesystem, lookups)
+        ranking = Ranking(policy, clock, on_trouble=_policy_reporter(health))
+        vault.entries.ranks.use(ranking, config.eviction.parameters)
+        evictor = Evictor(vault.entries, views, clock, others=[filesystem.evictables])
+        reclaimer = Reclaimer(
+            room=vault.room,
+            evictor=evictor,
+            collector=vault.collector,
+            compactor=vault.compactor,
+            settings=config.reclaim,
+            clock=clock,
+            sweep=filesystem.sweep,
+            drop_deleted=vault.catalog.drop_deleted,
+        )
+        vault.room.make_room = _copies_first(filesystem, reclaimer.make_room)
+        activity = ActivityRecorder()
+        mount = _mount(config, WatchedFilesystem(filesystem, activity), lookups)
+        if mount is not None:
+            filesystem.evictables.tell = mount.name_removed
         stop = StopRequest()
-        facts = DaemonFacts(_version(), config.home, config.mountpoint, clock.monotonic_s(), _stopper(stop, mount))
-        server = _server(config, vault, filesystem, views, health, facts)
-        background = [BackgroundTask("sealer", filesystem.run_background)]
+        facts = DaemonFacts(
+            _version(),
+            config.home,
+            config.mountpoint,
+            clock.monotonic_s(),
+            _stopper(stop, mount),
+            config.plugins.call_timeout_s,
+        )
+        server = _server(config, vault, filesystem, views, health, facts, activity, reclaimer)
+        background = [
+            BackgroundTask("sealer", filesystem.run_background),
+            BackgroundTask("collector", vault.collector.run),
+            BackgroundTask("evictor", evictor.run),
+            BackgroundTask("reclaimer", reclaimer.run),
+        ]
         try:
             yield Owner(
-                OwnerParts(config, clock, server, mount, background, health, stop, ServiceManager(config.service))
+                OwnerParts(config, clock, server, mount, background, health, stop, ServiceManager(config.service)),
+                log_max_bytes=vault.superblock.capacity_bytes // LOG_FRACTION,
             )
         finally:
             remove_socket(config.home)
@@ -95,13 +146,15 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
                 await filesystem.aclose()
 
 
-def _server(
+def _server(  # noqa: PLR0913 - what a server is made of
     config: Config,
     vault: Vault,
     filesystem: Filesystem,
     views: EntryViews,
     health: Health,
     facts: DaemonFacts,
+    activity: ActivityRecorder,
+    reclaimer: Reclaimer,
 ) -> ControlServer[VaultSession]:
     group_gid = find_group(config.control.group)
     snapshots = Snapshots(vault, views)
@@ -110,23 +163,36 @@ def _server(
     def open_session(peer: Peer) -> VaultSession:
         return VaultSession(peer, vault, filesystem)
 
-    return ControlServer(
+    doings = ActivityRequests(activity, vault, filesystem, connections=lambda: server.connections)
+    server = ControlServer(
         listen(config.home, group_gid),
         settings=config.control,
         admission=Admission(os.geteuid(), group_gid),
-        table={
-            **SessionRequests(vault, filesystem, health, facts).table(),
-            **IngestRequests(vault).table(),
-            **EntriesRequests(vault, views, snapshots).table(),
-            **live.table(),
-            **RunsRequests(vault, views).table(),
-        },
+        table=watched(
+            with_room(
+                {
+                    **SessionRequests(vault, filesystem, health, facts, figures=reclaimer.figures).table(),
+                    **IngestRequests(vault).table(),
+                    **EntriesRequests(vault, views, snapshots).table(),
+                    **live.table(),
+                    **RunsRequests(vault, views).table(),
+                    **doings.table(),
+                    **ReclaimRequests(vault, reclaimer).table(),
+                    **PathRequests(vault, filesystem).table(),
+                    **CheckingRequests(vault, filesystem).table(),
+                    **PluginRequests(vault, config.eviction.policy).table(),
+                },
+                vault.room,
+            ),
+            activity,
+        ),
         open_session=open_session,
         on_refusal=_disk_watcher(health),
     )
+    return server
 
 
-def _mount(config: Config, filesystem: Filesystem, lookups: LookupCounts) -> FuseMount | None:
+def _mount(config: Config, filesystem: ServedFilesystem, lookups: LookupCounts) -> FuseMount | None:
     if config.mountpoint is None:
         return None
     return FuseMount(filesystem, lookups, config.mountpoint, home=config.home, config=config.mount)
@@ -152,6 +218,16 @@ def _damage_reporter(health: Health) -> Callable[[ChunkId, str], None]:
     return report
 
 
+def _policy_reporter(health: Health) -> Callable[[str], None]:
+    log = structlog.get_logger().bind(part="eviction")
+
+    def report(sentence: str) -> None:
+        log.error("the eviction policy failed", reason=sentence)
+        health.troubles["eviction"] = sentence
+
+    return report
+
+
 def _disk_watcher(health: Health) -> Callable[[TaskVaultError], None]:
     def notice(refusal: TaskVaultError) -> None:
         if isinstance(refusal, FlushFailed):
@@ -166,6 +242,7 @@ def _vault_settings(config: VaultConfig) -> VaultSettings:
         chunking=config.chunking,
         chunking_parameters=dict(config.chunking_parameters),
         compression=config.compression,
+        compression_parameters=dict(config.compression_parameters),
         capacity_bytes=config.capacity_bytes,
     )
 
@@ -177,8 +254,21 @@ def _open_settings(config: MemoryConfig) -> OpenSettings:
     )
 
 
-def _filesystem_settings() -> FilesystemSettings:
-    return FilesystemSettings(owner_uid=os.geteuid(), owner_gid=os.getegid())
+def _filesystem_settings(config: MountConfig) -> FilesystemSettings:
+    hot_files = config.enabled and config.passthrough and config.transport == "kernel"
+    return FilesystemSettings(owner_uid=os.geteuid(), owner_gid=os.getegid(), hot_files=hot_files)
+
+
+def _copies_first(filesystem: Filesystem, make_room: MakeRoom) -> MakeRoom:
+    """Let copies of content go before any content does."""
+
+    async def make(wanted_bytes: int) -> bool:
+        if filesystem.drop_copies(wanted_bytes):
+            await trio.lowlevel.checkpoint()
+            return True
+        return await make_room(wanted_bytes)
+
+    return make
 
 
 def _version() -> str:

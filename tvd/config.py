@@ -40,8 +40,34 @@ class VaultConfig:
     """Compression plugin for new chunks; `none` stores raw.  What does not get smaller is kept raw anyway."""
     chunking: str = "fastcdc"
     """Chunking plugin: where contents are cut, so that versions of a file share most chunks."""
-    chunking_parameters: dict[str, int] = field(default_factory=dict)
+    chunking_parameters: dict[str, int | str] = field(default_factory=dict)
     """What the chunking plugin takes (sizes in bytes); empty takes the plugin's defaults."""
+    compression_parameters: dict[str, int | str] = field(default_factory=dict)
+    """What the compression plugin takes, e.g. `level`; empty takes the plugin's defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionConfig:
+    """Which entries leave first when room is needed."""
+
+    policy: str = "lru"
+    """Eviction plugin.  After it was changed, every entry is ranked anew in the background."""
+    parameters: dict[str, int | str] = field(default_factory=dict)
+    """What the plugin takes; empty takes its defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimConfig:
+    """When room is made.  Used is what is stored and promised, with what is kept for compacting and removing."""
+
+    high_watermark: float = _between(0.90, 0.1, 1.0)
+    """More than this part of the vault used: entries are evicted, ahead of need."""
+    low_watermark: float = _between(0.85, 0.05, 1.0)
+    """Down to this part; the distance to the high mark is what is evicted in one go."""
+    dead_fraction: float = _between(0.10, 0.01, 0.9)
+    """More than this part of all packs dead: packs are compacted, at 100 MB/s or more."""
+    interval_s: float = _between(1.0, 0.01, 3600.0)
+    """How often that is looked at; whoever finds no room makes it at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +92,15 @@ class MountConfig:
     """Where; `HOME/mnt` if not set.  An empty directory of ours, or a dead mount, which is replaced."""
     allow_other: bool = False
     """Let other users in, subject to permissions; needs root or `user_allow_other` in /etc/fuse.conf."""
+    transport: str = _one_of("pyfuse3", "pyfuse3", "kernel")
+    """How the kernel is spoken with: through libfuse, or in its own protocol (docs/design/transport.md)."""
+    passthrough: bool = False
+    """Let the kernel read long files that are read often past the daemon; needs transport `kernel`, and root.
+
+    The kernel then gathers no writes: each write(2) is a request.  Copies take at most an eighth of the vault."""
     xattrs: bool = False
-    """Extended attributes.  Off, because the kernel then asks for one before every write(2): 201 us instead of 1.8."""
+    """Extended attributes.  Off, because over pyfuse3 the kernel then asks for one before every write(2): 201 us
+    instead of 1.8.  Over the transport `kernel` they cost one question for each file that is written."""
     read_ahead_kib: int = _between(4096, 0, 16384)
     """How far the kernel reads ahead (needs root to be set); the kernel's own 128 makes eight times the requests."""
     unmount_timeout_s: float = _between(60.0, 0.1, 3600.0)
@@ -117,6 +150,14 @@ class SupervisionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginsConfig:
+    """Plugins that are not built in."""
+
+    call_timeout_s: float = _between(10.0, 0.1, 3600.0)
+    """One call may take this long and 4 s more a MiB; then it is an error.  Long enough for a machine that swaps."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceConfig:
     """What the service manager told us; from its own environment variables, not from the file."""
 
@@ -132,11 +173,14 @@ class Config:
 
     home: Path
     vault: VaultConfig = field(default_factory=VaultConfig)
+    eviction: EvictionConfig = field(default_factory=EvictionConfig)
+    reclaim: ReclaimConfig = field(default_factory=ReclaimConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     mount: MountConfig = field(default_factory=MountConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     log: LogConfig = field(default_factory=LogConfig)
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
+    plugins: PluginsConfig = field(default_factory=PluginsConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
 
     @property

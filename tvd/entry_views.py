@@ -18,16 +18,16 @@ from tvfs.filesystem.model import KEYS, RUNS, SNAPSHOTS, Ino
 from tvfs.filesystem.posix_error import NotFound
 from tvfs.vault.entries import EntryTable, StoredEntry, StoredSnapshot
 from tvfs.vault.names import NameInvalid
+from tvfs.vault.stored_entry import RUN as RUN
+from tvfs.vault.stored_entry import SAVED as SAVED
+from tvfs.vault.stored_entry import SNAPSHOT as SNAPSHOT
 
 SNAPSHOT_SCOPE = ".snapshots"
-"""Entries of this scope are the named snapshots; no client saves keys in it."""
-
-SAVED, RUN, SNAPSHOT = "saved", "run", "snapshot"
-"""Kinds of entries."""
+"""Entries of this scope are snapshots, by name or, kept for a time, by digest; no client saves keys in it."""
 
 _CHANGING = b"view:"
 """Rows of family `sys`, followed by scope, 0x00, key: the view is being changed."""
-_SHOWN_RUN = b"run:"
+SHOWN_RUN = b"run:"
 """Rows of family `sys`, followed by scope, 0x00, key: under which run id a run entry is shown, in decimal."""
 
 _MAX_NAME_BYTES = 255
@@ -62,16 +62,18 @@ class EntryViews:
         """Show an entry instead of what was shown under its key; a run is shown by `show_run`."""
         if entry.snapshot is None or entry.kind == RUN:
             return
+        if entry.scope == SNAPSHOT_SCOPE and entry.expires_ns:
+            return  # it has no name, only a digest
         parent, name = self._place(entry.scope, entry.key)
         self._replace(parent, name, entry.snapshot)
 
     def hide(self, scope: str, key: str) -> None:
         """Show nothing under this key any more."""
-        run = self._catalog.get(Family.SYS, _SHOWN_RUN + _row_key(scope, key))
+        run = self._catalog.get(Family.SYS, SHOWN_RUN + _row_key(scope, key))
         if run is not None:
             self._discard(RUNS, run)
             batch = Batch()
-            batch.delete(Family.SYS, _SHOWN_RUN + _row_key(scope, key))
+            batch.delete(Family.SYS, SHOWN_RUN + _row_key(scope, key))
             self._catalog.write(batch)
         with suppress(NotFound):  # no key of this scope was ever shown
             self._discard(*self._place(scope, key, make=False))
@@ -82,7 +84,7 @@ class EntryViews:
             return
         self.hide(entry.scope, entry.key)
         batch = Batch()
-        batch.put(Family.SYS, _SHOWN_RUN + _row_key(entry.scope, entry.key), str(run).encode())
+        batch.put(Family.SYS, SHOWN_RUN + _row_key(entry.scope, entry.key), str(run).encode())
         self._catalog.write(batch)
         self._replace(RUNS, str(run).encode(), entry.snapshot)
 
@@ -96,7 +98,7 @@ class EntryViews:
     def _settle(self, row_key: bytes) -> None:
         scope, key = _names_of(row_key)
         entry = self._entries.get(scope, key)
-        run = self._catalog.get(Family.SYS, _SHOWN_RUN + _row_key(scope, key))
+        run = self._catalog.get(Family.SYS, SHOWN_RUN + _row_key(scope, key))
         if entry is None:
             self.hide(scope, key)
         elif entry.kind == RUN and run is not None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
 from tvd.config import MountConfig
-from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.lookups import LookupCounts
-from tvfs.fuse.mount import Mounted, MountSettings, serve
+from tvfs.fuse.mount import Mounted, serve
 from tvfs.fuse.mount_point import detach
+from tvfs.fuse.served_filesystem import ServedFilesystem
+from tvfs.fuse.settings import MountSettings
+from tvfs.fuse.transport import Transport
 from tvfs.fuse.unmount import unmount
 
 
@@ -18,15 +21,18 @@ class FuseMount:
     """One mount point; see `tvfs.fuse.mount`."""
 
     def __init__(
-        self, filesystem: Filesystem, lookups: LookupCounts, point: Path, *, home: Path, config: MountConfig
+        self, filesystem: ServedFilesystem, lookups: LookupCounts, point: Path, *, home: Path, config: MountConfig
     ) -> None:
         self._filesystem = filesystem
         self._lookups = lookups
         self._point = str(point)
+        self._transport: Transport | None = None
         self._flush_timeout_s = config.unmount_timeout_s
         self._settings = MountSettings(
             # What a dead mount is known by when the daemon is started again.
             vault=str(home),
+            transport=config.transport,
+            passthrough=config.passthrough,
             read_ahead_kib=config.read_ahead_kib,
             xattrs=config.xattrs,
             allow_other=True if config.allow_other else None,
@@ -35,7 +41,13 @@ class FuseMount:
 
     async def serve(self, *, task_status: trio.TaskStatus[Mounted]) -> None:
         """Mount, report when it answers, and serve until it is unmounted; cancelling flushes first."""
-        await serve(self._filesystem, self._lookups, self._point, self._settings, task_status=task_status)
+        noted = _Noted(self._use, task_status)
+        await serve(self._filesystem, self._lookups, self._point, self._settings, task_status=noted)
+
+    def name_removed(self, parent: int, name: bytes, ino: int) -> None:
+        """Tell the kernel that the owner removed a name by itself; returns at once."""
+        if self._transport is not None:
+            self._transport.name_removed(parent, name, ino)
 
     async def unmount(self, *, force: bool) -> None:
         """Make the kernel flush and let go, while `serve` goes on; raise `MountHeld` if it is in use and not forced."""
@@ -44,3 +56,19 @@ class FuseMount:
     async def detach(self) -> None:
         """Let go at once, flushed or not."""
         await detach(self._point)
+
+    def _use(self, mounted: Mounted) -> None:
+        self._transport = mounted.transport
+
+
+class _Noted:
+    """Passes on that the mount answers, and notes by which transport."""
+
+    def __init__(self, note: Callable[[Mounted], None], task_status: trio.TaskStatus[Mounted]) -> None:
+        self._note = note
+        self._task_status = task_status
+
+    def started(self, value: Mounted | None = None) -> None:
+        assert value is not None, "the mount says what it is"
+        self._note(value)
+        self._task_status.started(value)

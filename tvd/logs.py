@@ -68,6 +68,11 @@ class RotatingFile:
             raise LogUnwritable(path, exc.strerror or str(exc)) from exc
         self._size = os.fstat(self._descriptor).st_size
 
+    def limit(self, total_bytes: int) -> None:
+        """Let all files together take at most so much from now on, if that is less than before."""
+        with self._lock:
+            self._max_bytes = min(self._max_bytes, total_bytes // (self._kept_files + 1))
+
     def write(self, text: str) -> None:
         """Append one whole line."""
         line = text.encode("utf-8", "backslashreplace")

@@ -2,12 +2,14 @@
 
 Exit status: 0 stopped in order; 1 broke while serving (the log says how); 2 the command line or a setting is wrong;
 3 the vault is in use by another daemon; 4 the vault cannot be opened or made; 5 it cannot be mounted.
+With `--fsck`: 0 nothing found; 1 findings, repaired or proposed; 3 the vault is in use; 5 it could not be repaired.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import resource
 import sys
@@ -17,10 +19,11 @@ from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
+import msgspec
 import structlog
 import trio
 
-from tvd import config_file, logs
+from tvd import config_file, config_report, logs, offline_check
 from tvd.assemble import assembled, make_vault, make_vault_if_missing
 from tvd.config import Config
 from tvd.control.peer import GroupUnknown
@@ -32,6 +35,9 @@ from tvfs.vault.lock import VaultInUse
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a busy thread keeps the interpreter; with Python's 5 ms one such thread makes every stat wait 16 ms."""
+
+OWN_FILE = ""
+"""`--check-config` without a file: the vault's own."""
 
 _M_ARENA_MAX = -8
 _ARENAS = 2
@@ -63,12 +69,20 @@ _EXIT_CODES: dict[type[BaseException], ExitCode] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon, or make a vault with `--init`; return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     ready = ReadyPipe(options.ready_fd)
     try:
+        if options.fsck:
+            home = (options.home or config_file.default_home(os.environ)).absolute()
+            return offline_check.run(home, dry=options.dry_run, content=options.content)
+        if options.print_config or options.check_config is not None:
+            print(_told(options))
+            return ExitCode.OK
         config = _configuration(options)
         if options.init:
             make_vault(config)
+            if options.eviction is not None:
+                config_file.keep_policy(config.home, options.eviction)
             return ExitCode.OK
         return _serve(config, ready, to_stderr=options.foreground)
     except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - the program's outermost line: it becomes a sentence
@@ -81,11 +95,13 @@ def _serve(config: Config, ready: ReadyPipe, *, to_stderr: bool) -> int:
     target = logs.open_log(config.home, config.log, to_stderr=to_stderr)
     logs.configure(target, config.log.level)
     logs.enable_stack_dumps(target.fileno())
-    return trio.run(_run, config, ready)
+    return trio.run(_run, config, ready, target)
 
 
-async def _run(config: Config, ready: ReadyPipe) -> int:
+async def _run(config: Config, ready: ReadyPipe, target: logs.LogTarget) -> int:
     async with assembled(config) as owner:
+        if isinstance(target, logs.RotatingFile):
+            target.limit(owner.log_max_bytes)
         await owner.run(ready)
         broke = owner.mount_failed
     structlog.get_logger().info("stopped")
@@ -126,6 +142,18 @@ def _first(error: BaseException) -> BaseException:
     return next((leaf for leaf in leaves if isinstance(leaf, TaskVaultError)), leaves[0])
 
 
+def _told(options: argparse.Namespace) -> str:
+    """Return what `--print-config` or `--check-config` prints; raise `ConfigInvalid`."""
+    own = (options.home or config_file.default_home(os.environ)).absolute() / config_file.FILE_NAME
+    if options.print_config:
+        return json.dumps(msgspec.to_builtins(config_report.settings(own, os.environ)))
+    # A file that is named may be meant for another machine: this one's variables say nothing about it.
+    named = options.check_config != OWN_FILE
+    file = Path(options.check_config).absolute() if named else own
+    errors = config_report.errors(file, {} if named else os.environ)
+    return json.dumps({"file": str(file), "exists": os.path.lexists(file), "errors": msgspec.to_builtins(errors)})
+
+
 def _configuration(options: argparse.Namespace) -> Config:
     home = options.home or config_file.default_home(os.environ)
     config = config_file.load(home, os.environ)
@@ -135,11 +163,12 @@ def _configuration(options: argparse.Namespace) -> Config:
         config = replace(config, mount=replace(config.mount, enabled=True, path=options.mount.absolute()))
     if options.allow_other:
         config = replace(config, mount=replace(config.mount, allow_other=True))
-    chosen = {name: getattr(options, name) for name in ("size", "hash", "compression", "chunking")}
+    chosen = {name: getattr(options, name) for name in ("size", "hash", "compression", "chunking", "eviction")}
     return config_file.with_choices(config, {name: value for name, value in chosen.items() if value is not None})
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return what reads the command line; the manual page is made from it too."""
     parser = argparse.ArgumentParser(prog="tvd", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--home", type=Path, metavar="DIR", help="the vault; default $TASKVAULT_HOME, else ~/.taskvault"
@@ -150,12 +179,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-other", action="store_true", help="let other users into the mount")
     parser.add_argument("--foreground", action="store_true", help="log to stderr instead of HOME/tvd.log")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="descriptor to write one JSON line to when ready")
+    telling = parser.add_mutually_exclusive_group()
+    telling.add_argument("--print-config", action="store_true", help="print every setting and who says so, as JSON")
+    telling.add_argument(
+        "--check-config", nargs="?", const=OWN_FILE, metavar="FILE",
+        help="print everything that is wrong with FILE, or with HOME/config.toml and the environment, as JSON",
+    )  # fmt: skip
+    checking = parser.add_argument_group("checking a vault that is stopped")
+    checking.add_argument("--fsck", action="store_true", help="check it, put it right, print findings as JSON")
+    checking.add_argument("--dry-run", action="store_true", help="change nothing")
+    checking.add_argument("--content", action="store_true", help="read all content and verify its hashes")
     making = parser.add_argument_group("making a vault")
     making.add_argument("--init", action="store_true", help="make the vault and stop")
     making.add_argument("--size", metavar="SIZE", help="the most it may take of the disk, e.g. 50G")
     making.add_argument("--hash", metavar="NAME", help="hash plugin")
     making.add_argument("--compression", metavar="NAME", help="compression plugin")
     making.add_argument("--chunking", metavar="NAME", help="chunking plugin")
+    making.add_argument("--eviction", metavar="NAME", help="eviction plugin; with --init it is kept in config.toml")
     return parser
 
 

@@ -93,8 +93,10 @@ class OwnerParts:
 class Owner:
     """Runs the parts once."""
 
-    def __init__(self, parts: OwnerParts) -> None:
+    def __init__(self, parts: OwnerParts, *, log_max_bytes: int = 1 << 62) -> None:
         self._parts = parts
+        self.log_max_bytes = log_max_bytes
+        """What the logs may take of the vault."""
         self._log = structlog.get_logger().bind(part="owner")
         self.mount_failed = False
         """Whether the mount broke while it was served."""

@@ -37,7 +37,10 @@ class Collected(Message, frozen=True, tag=True):
 
 
 class SetPin(Message, frozen=True, tag=True):
-    """Keep an entry for ever, or no longer; answered with `EntryReply`, or `Failed(KeyMissing)`."""
+    """Never evict an entry, or again; answered with `EntryReply`, or `Failed(KeyMissing)`.
+
+    A time to live ends all the same.
+    """
 
     scope: str
     key: str
@@ -45,7 +48,10 @@ class SetPin(Message, frozen=True, tag=True):
 
 
 class FindNewest(Message, frozen=True, tag=True):
-    """Find the newest saved entry of a scope whose key begins with `prefix`; answered with `EntryReply`."""
+    """Find the newest saved entry of a scope whose key begins with `prefix`; answered with `EntryReply`.
+
+    One look-up if the prefix ends with a character that is no letter and no digit, among its first four of those.
+    """
 
     scope: str
     prefix: str
@@ -53,7 +59,7 @@ class FindNewest(Message, frozen=True, tag=True):
 
 
 class RemoveSnapshot(Message, frozen=True, tag=True):
-    """Forget a named snapshot; answered with `Done`, or `Failed(SnapshotMissing)`."""
+    """Forget a snapshot by its name, or by the digest of its tree; `Done`, or `Failed(SnapshotMissing)`."""
 
     name: str
 
@@ -89,6 +95,18 @@ class Verified(Message, frozen=True, tag=True):
     chunks: int
     read_bytes: int
     bad: list[bytes] = []
+
+
+class NameHolders(Message, frozen=True, tag=True):
+    """Whose content are these chunks?  Looks through the whole catalog; answered with `HoldersNamed`."""
+
+    chunk_ids: list[bytes]
+
+
+class HoldersNamed(Message, frozen=True, tag=True):
+    """At most 1,000: `entry SCOPE/KEY: PATH`, `snapshot NAME: PATH`, or the path of a file under the mount."""
+
+    holders: list[str]
 
 
 class ReadAudit(Message, frozen=True, tag=True):

@@ -9,66 +9,28 @@ from __future__ import annotations
 
 import msgspec
 
-from taskvault.protocol.maintenance import (
-    Activity as Activity,
-)
-from taskvault.protocol.maintenance import (
-    AuditRecords as AuditRecords,
-)
-from taskvault.protocol.maintenance import (
-    AuditVerified as AuditVerified,
-)
-from taskvault.protocol.maintenance import (
-    Collected as Collected,
-)
-from taskvault.protocol.maintenance import (
-    CollectGarbage as CollectGarbage,
-)
-from taskvault.protocol.maintenance import (
-    DescribePath as DescribePath,
-)
-from taskvault.protocol.maintenance import (
-    FindNewest as FindNewest,
-)
-from taskvault.protocol.maintenance import (
-    GetActivity as GetActivity,
-)
-from taskvault.protocol.maintenance import (
-    GetPluginUse as GetPluginUse,
-)
-from taskvault.protocol.maintenance import (
-    MarkEvictable as MarkEvictable,
-)
-from taskvault.protocol.maintenance import (
-    MeasurePath as MeasurePath,
-)
-from taskvault.protocol.maintenance import (
-    PathDescribed as PathDescribed,
-)
-from taskvault.protocol.maintenance import (
-    PathMeasured as PathMeasured,
-)
-from taskvault.protocol.maintenance import (
-    PluginUse as PluginUse,
-)
-from taskvault.protocol.maintenance import (
-    ReadAudit as ReadAudit,
-)
-from taskvault.protocol.maintenance import (
-    RemoveSnapshot as RemoveSnapshot,
-)
-from taskvault.protocol.maintenance import (
-    SetPin as SetPin,
-)
-from taskvault.protocol.maintenance import (
-    Verified as Verified,
-)
-from taskvault.protocol.maintenance import (
-    VerifyAudit as VerifyAudit,
-)
-from taskvault.protocol.maintenance import (
-    VerifySome as VerifySome,
-)
+from taskvault.protocol.maintenance import Activity as Activity
+from taskvault.protocol.maintenance import AuditRecords as AuditRecords
+from taskvault.protocol.maintenance import AuditVerified as AuditVerified
+from taskvault.protocol.maintenance import Collected as Collected
+from taskvault.protocol.maintenance import CollectGarbage as CollectGarbage
+from taskvault.protocol.maintenance import DescribePath as DescribePath
+from taskvault.protocol.maintenance import FindNewest as FindNewest
+from taskvault.protocol.maintenance import GetActivity as GetActivity
+from taskvault.protocol.maintenance import GetPluginUse as GetPluginUse
+from taskvault.protocol.maintenance import HoldersNamed as HoldersNamed
+from taskvault.protocol.maintenance import MarkEvictable as MarkEvictable
+from taskvault.protocol.maintenance import MeasurePath as MeasurePath
+from taskvault.protocol.maintenance import NameHolders as NameHolders
+from taskvault.protocol.maintenance import PathDescribed as PathDescribed
+from taskvault.protocol.maintenance import PathMeasured as PathMeasured
+from taskvault.protocol.maintenance import PluginUse as PluginUse
+from taskvault.protocol.maintenance import ReadAudit as ReadAudit
+from taskvault.protocol.maintenance import RemoveSnapshot as RemoveSnapshot
+from taskvault.protocol.maintenance import SetPin as SetPin
+from taskvault.protocol.maintenance import Verified as Verified
+from taskvault.protocol.maintenance import VerifyAudit as VerifyAudit
+from taskvault.protocol.maintenance import VerifySome as VerifySome
 from taskvault.protocol.message import Message
 from taskvault.protocol.message import SnapshotRef as SnapshotRef
 from taskvault.protocol.runs import FindRuns as FindRuns
@@ -97,11 +59,14 @@ class Welcome(Message, frozen=True, tag=True):
     vault_uuid: str
     hash: str
     chunking: str
-    chunking_parameters: dict[str, int]
+    chunking_parameters: dict[str, int | str]
     compression: str
     pack_max_bytes: int
     mount: str | None
     """Absolute path of the mount, or None with `--no-mount`."""
+    compression_parameters: dict[str, int | str] = {}
+    plugin_call_timeout_s: float = 10.0
+    """What a call of a plugin that is not built in may take, beside the time that its bytes need."""
 
 
 class Failed(Message, frozen=True, tag=True):
@@ -186,6 +151,15 @@ class PackOpened(Message, frozen=True, tag=True):
 
     number: int
     max_bytes: int
+
+
+class EndPack(Message, frozen=True, tag=True):
+    """Give a pack back: what was not committed in it is cut off, and what was reserved is free.  Answered with `Done`.
+
+    Packs that were not given back end with the connection.
+    """
+
+    number: int
 
 
 class Commit(Message, frozen=True, tag=True):
@@ -375,7 +349,10 @@ class SnapshotReply(Message, frozen=True, tag=True):
 
 
 class NameSnapshot(Message, frozen=True, tag=True):
-    """Show a snapshot as `snapshots/<name>`; `Failed(NameExists)` unless replace."""
+    """Show a snapshot as `snapshots/<name>`; `Failed(NameExists)` unless replace.
+
+    If the name is the digest of its tree, it is kept for 7 days (less if room is needed) and not shown.
+    """
 
     name: str
     snapshot: SnapshotRef
@@ -395,6 +372,7 @@ Request = (
     | Shutdown
     | FindMissing
     | OpenPack
+    | EndPack
     | Commit
     | Locate
     | CheckChunks
@@ -417,6 +395,7 @@ Request = (
     | RemoveSnapshot
     | MarkEvictable
     | VerifySome
+    | NameHolders
     | ReadAudit
     | VerifyAudit
     | MeasurePath
@@ -442,6 +421,7 @@ Reply = (
     | RunReply
     | Collected
     | Verified
+    | HoldersNamed
     | AuditRecords
     | AuditVerified
     | PathMeasured
@@ -457,6 +437,7 @@ ANSWERS: dict[type[Message], type[Message]] = {
     Shutdown: Done,
     FindMissing: Missing,
     OpenPack: PackOpened,
+    EndPack: Done,
     Commit: Missing,
     Locate: Located,
     CheckChunks: Missing,
@@ -479,6 +460,7 @@ ANSWERS: dict[type[Message], type[Message]] = {
     RemoveSnapshot: Done,
     MarkEvictable: Done,
     VerifySome: Verified,
+    NameHolders: HoldersNamed,
     ReadAudit: AuditRecords,
     VerifyAudit: AuditVerified,
     MeasurePath: PathMeasured,

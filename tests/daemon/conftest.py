@@ -17,6 +17,7 @@ import pytest
 from taskvault.client import Client
 from taskvault.protocol.messages import SnapshotRef
 from taskvault.snapshots import take_snapshot
+from tests.vaults_in_order import assert_in_order
 
 ROOT = Path(__file__).parent.parent.parent
 START_TIMEOUT_S = 30.0
@@ -121,6 +122,7 @@ def shared_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     assert daemon.stop() == 0
     assert daemon.errors == ""
     assert [line["event"] for line in daemon.log() if line["level"] == "error"] == []
+    assert_in_order(daemon.home)
 
 
 @pytest.fixture(scope="module")

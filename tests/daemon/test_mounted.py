@@ -15,8 +15,15 @@ from taskvault.errors import Refused
 from taskvault.mounted import MountedTree
 from taskvault.protocol import messages as m
 from taskvault.snapshots import take_snapshot
+from tvfs.fuse.settings import TRANSPORTS
 
 pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(autouse=True, params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with each way to speak with the kernel."""
+    monkeypatch.setenv("TASKVAULT_MOUNT_TRANSPORT", request.param)
 
 
 def is_mounted(point: Path) -> bool:

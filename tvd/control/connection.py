@@ -11,9 +11,14 @@ import trio
 from taskvault.protocol.framing import HEADER, ProtocolError, decode_request, encode, payload_length
 from taskvault.protocol.messages import Reply, Request
 from tvd.config import ControlConfig
+from tvfs.content.msgpack_shape import UNCOUNTED_BYTES, TooManyObjects, check_shape
 
 _RECEIVE_BYTES = 256 << 10
 """Read at a time.  A frame's buffer grows as its bytes arrive: announcing 16 MiB costs the sender 16 MiB, not us."""
+
+
+MOST_OBJECTS = 400_000
+"""Values in one request: a commit of 4 MiB has 300,000, which take 30 ms to decode."""
 
 
 class ClientTooSlow(ProtocolError):
@@ -46,7 +51,10 @@ class Connection:
         timeout_s = self._settings.receive_timeout_s
         with trio.move_on_after(timeout_s):
             header = first + await self._exactly(HEADER.size - len(first))
-            return decode_request(await self._exactly(payload_length(header)))
+            payload = await self._exactly(payload_length(header))
+            if len(payload) > UNCOUNTED_BYTES:
+                await _check(payload)
+            return decode_request(payload)
         raise ClientTooSlow("sending a request", timeout_s)
 
     async def send(self, reply: Reply, descriptors: Sequence[int] = ()) -> None:
@@ -75,3 +83,11 @@ class Connection:
                 raise ProtocolError("the connection ended in the middle of a frame")
             received += some
         return received
+
+
+async def _check(payload: bytearray) -> None:
+    """Raise `ProtocolError` for a payload that would take everybody's time and memory to decode."""
+    try:
+        await trio.to_thread.run_sync(check_shape, payload, MOST_OBJECTS)
+    except TooManyObjects as exc:
+        raise ProtocolError(exc.reason) from exc

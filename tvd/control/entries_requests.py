@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import trio
 
+from taskvault.protocol.framing import MAX_FRAME_BYTES, FrameTooLarge
 from taskvault.protocol.messages import (
     Done,
     Entries,
     EntryReply,
+    FindNewest,
     GetEntry,
     ListEntries,
     RemoveEntry,
     SaveEntry,
+    SetPin,
 )
 from tvd.control.answer import Table
 from tvd.control.snapshots import Snapshots
@@ -20,10 +23,20 @@ from tvd.control.wire import Rejected, entry_of, snapshot_from, stored_from
 from tvd.entry_views import RUN, SAVED, SNAPSHOT_SCOPE, EntryViews, directory_of_scope
 from tvfs.vault.entries import KeyExists, KeyMissing, StoredEntry
 from tvfs.vault.names import NameInvalid, check_key, check_scope
+from tvfs.vault.newest import newest_saved
 from tvfs.vault.vault import Vault
 
 MOST_LISTED = 1000
 """Entries in one answer; 300 bytes each, and their results."""
+
+LISTED_AT_A_TIME = 64
+"""Before others get their turn."""
+
+MOST_RESULT_BYTES = 1 << 20
+"""Of one entry; outputs are content, a result only names them."""
+
+LONGEST_LIFE_S = 100 * 366 * 86_400.0
+"""Of an entry with a time to live: a century."""
 
 
 class EntriesRequests:
@@ -41,6 +54,8 @@ class EntriesRequests:
             GetEntry: self.get,
             ListEntries: self.list_entries,
             RemoveEntry: self.remove,
+            SetPin: self.set_pin,
+            FindNewest: self.find_newest,
         }
 
     async def save(self, session: VaultSession, request: SaveEntry) -> EntryReply:
@@ -48,6 +63,8 @@ class EntriesRequests:
         _check_names(request.scope, request.key)
         if request.kind not in (SAVED, RUN):
             raise Rejected(f"there is no kind of entry called {request.kind!r}")
+        if len(request.result) > MOST_RESULT_BYTES:
+            raise Rejected(f"a result has {len(request.result)} bytes, and {MOST_RESULT_BYTES} are allowed")
         self._snapshots.check(snapshot_from(request.snapshot))
         entries = self._vault.entries
         if not request.replace and entries.exists(request.scope, request.key):
@@ -62,6 +79,8 @@ class EntriesRequests:
             snapshot=stored_from(request.snapshot),
             result=request.result,
             cost_ns=request.cost_ns,
+            pinned=request.pinned,
+            expires_ns=_expiry(now_ns, request.ttl_s),
         )
         # One synchronous block: `put` writes its batch before it first waits.
         with self._views.changing(request.scope, request.key):
@@ -74,7 +93,7 @@ class EntriesRequests:
         """None is an answer, not an error."""
         _check_names(request.scope, request.key)
         found = self._vault.entries.get(request.scope, request.key, count_use=request.count_use)
-        return EntryReply(None if found is None else entry_of(found))
+        return _reply(session, found)
 
     async def list_entries(self, session: VaultSession, request: ListEntries) -> Entries:
         """In key order; fewer than asked for only at the end."""
@@ -83,12 +102,14 @@ class EntriesRequests:
         listed: list[StoredEntry] = []
         after = request.after
         while True:
-            wanted = request.limit - len(listed)
-            page = self._vault.entries.list_entries(request.scope, after=after, limit=wanted)
-            listed += [entry for entry in page if entry.scope != SNAPSHOT_SCOPE]
-            if len(page) < wanted or len(listed) == request.limit:
+            wanted = min(LISTED_AT_A_TIME, request.limit - len(listed))
+            page, after = self._vault.entries.page(request.scope, after=after, limit=wanted, leave_out=SNAPSHOT_SCOPE)
+            listed += page
+            results_bytes = sum(len(entry.result) for entry in listed)
+            if results_bytes > MAX_FRAME_BYTES:
+                raise FrameTooLarge(results_bytes)
+            if after is None or len(listed) == request.limit:
                 return Entries([entry_of(entry) for entry in listed])
-            after = (page[-1].scope, page[-1].key)
             await trio.lowlevel.checkpoint()
 
     async def remove(self, session: VaultSession, request: RemoveEntry) -> Done:
@@ -101,9 +122,47 @@ class EntriesRequests:
             await self._vault.entries.remove(request.scope, request.key, who=session.who)
         return Done()
 
+    async def set_pin(self, session: VaultSession, request: SetPin) -> EntryReply:
+        """Durable when answered."""
+        _check_names(request.scope, request.key)
+        entries = self._vault.entries
+        pinned = await entries.set_pin(request.scope, request.key, pinned=request.pinned, who=session.who)
+        return EntryReply(entry_of(pinned))
+
+    async def find_newest(self, session: VaultSession, request: FindNewest) -> EntryReply:
+        """None is an answer, not an error."""
+        _check_scope(request.scope)
+        found = await newest_saved(
+            self._vault.catalog,
+            self._vault.entries,
+            request.scope,
+            request.prefix,
+            count_use=request.count_use,
+        )
+        return _reply(session, found)
+
+
+def _reply(session: VaultSession, found: StoredEntry | None) -> EntryReply:
+    """Tell of an entry; its content stays as long as the connection, whatever becomes of the entry."""
+    if found is None or (found.snapshot is not None and not session.keep(found.snapshot.index)):
+        return EntryReply(None)
+    return EntryReply(entry_of(found))
+
+
+def _expiry(now_ns: int, ttl_s: float | None) -> int:
+    if ttl_s is None:
+        return 0
+    if not 0 < ttl_s <= LONGEST_LIFE_S:  # NaN is not either
+        raise Rejected(f"a time to live of {ttl_s} seconds is not between 0 and {LONGEST_LIFE_S:.0f}")
+    return now_ns + int(ttl_s * 1e9)
+
 
 def _check_names(scope: str, key: str) -> None:
+    _check_scope(scope)
+    check_key(key)
+
+
+def _check_scope(scope: str) -> None:
     if check_scope(scope) == SNAPSHOT_SCOPE:
         raise NameInvalid("scope", scope, "is where named snapshots are kept; choose another")
     directory_of_scope(scope)
-    check_key(key)

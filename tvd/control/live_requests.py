@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from taskvault.protocol.messages import (
     Discard,
@@ -12,16 +13,23 @@ from taskvault.protocol.messages import (
     PrepareAttach,
     Prepared,
     PrepareTrash,
+    RemoveSnapshot,
     SnapshotLive,
     SnapshotReply,
 )
 from tvd.control.answer import Table
-from tvd.control.snapshots import Snapshots
+from tvd.control.snapshots import SnapshotMissing, Snapshots
 from tvd.control.vault_session import PREPARED_DIRECTORY, VaultSession
-from tvd.control.wire import ref_of, snapshot_from
+from tvd.control.wire import Rejected, ref_of, snapshot_from
 from tvfs.errors import TaskVaultError
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.model import PREPARED
+
+MAX_PATH_BYTES = 4096
+"""The kernel's limit."""
+
+MOST_NOTED_BYTES = 64 << 20
+"""A hundred thousand paths of eight names and 80 bytes."""
 
 
 class NotMounted(TaskVaultError):
@@ -48,11 +56,13 @@ class LiveRequests:
             SnapshotLive: self.snapshot_live,
             NameSnapshot: self.name_snapshot,
             FindSnapshot: self.find_snapshot,
+            RemoveSnapshot: self.remove_snapshot,
         }
 
     async def prepare_attach(self, session: VaultSession, request: PrepareAttach) -> Prepared:
         """The client publishes it by rename, or it goes with the connection."""
         self._check_mounted()
+        _check_paths([request.subpath])
         snapshot = snapshot_from(request.snapshot)
         self._snapshots.check(snapshot)
         name = session.fresh_name()
@@ -79,12 +89,14 @@ class LiveRequests:
 
     async def snapshot_live(self, session: VaultSession, request: SnapshotLive) -> SnapshotReply:
         """Seals what is not sealed yet."""
+        _check_paths([*request.paths, *request.excluded])
         ino = self._filesystem.resolve(os.fsencode(request.path))
         outcome = await self._filesystem.snapshot(
             ino,
             paths=[os.fsencode(path) for path in request.paths] or None,
             excluded=[os.fsencode(pattern) for pattern in request.excluded],
             allow_open=request.allow_open,
+            holder=session,
         )
         being_written = [os.fsdecode(path) for path in outcome.open_for_writing]
         return SnapshotReply(ref_of(outcome.snapshot), being_written)
@@ -97,8 +109,25 @@ class LiveRequests:
 
     async def find_snapshot(self, session: VaultSession, request: FindSnapshot) -> SnapshotReply:
         """By name, or by tree digest."""
-        return SnapshotReply(ref_of(await self._snapshots.find(request.name)))
+        found = await self._snapshots.find(request.name, holder=session)
+        if not session.keep(found.index):  # let go while it was looked for
+            raise SnapshotMissing(request.name)
+        return SnapshotReply(ref_of(found))
+
+    async def remove_snapshot(self, session: VaultSession, request: RemoveSnapshot) -> Done:
+        """Durable when answered; the content stays until it is swept."""
+        await self._snapshots.remove(request.name, who=session.who)
+        return Done()
 
     def _check_mounted(self) -> None:
         if not self._mounted:
             raise NotMounted
+
+
+def _check_paths(paths: Sequence[str]) -> None:
+    """Raise `Rejected` for paths that would take much room to tell apart: every directory on the way is noted."""
+    noted_bytes = 0
+    for path in paths:
+        noted_bytes += (path.count("/") + 1) * len(path)
+        if len(path) > MAX_PATH_BYTES or noted_bytes > MOST_NOTED_BYTES:
+            raise Rejected("its paths are too long or too many; name a directory instead of what is in it")

@@ -53,8 +53,8 @@ class RunsRequests:
         found: list[RunRecord] = []
         found_bytes = 0
         for looked_at, (run, stored) in enumerate(self._candidates(request), 1):
-            record = _numbered(_decoder.decode(stored), run)
-            if _matches(record, request):
+            record = _readable(stored, run)
+            if record is not None and _matches(record, request):
                 if request.brief:
                     record = msgspec.structs.replace(record, inputs={}, environment={}, facts={})
                     stored = _encoder.encode(record)
@@ -79,6 +79,14 @@ def _matches(record: RunRecord, request: FindRuns) -> bool:
     if request.root is not None and record.root != request.root:
         return False
     return request.command is None or record.command == request.command
+
+
+def _readable(stored: bytes, run: int) -> RunRecord | None:
+    """Return a stored record; None for a damaged one, which must not hide the others."""
+    try:
+        return _numbered(_decoder.decode(stored), run)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _numbered(record: RunRecord, run: int) -> RunRecord:

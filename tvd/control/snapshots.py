@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import islice
 
 import trio
@@ -9,15 +10,20 @@ import trio
 from tvd.control.wire import ref_of, stored_from
 from tvd.entry_views import SNAPSHOT, SNAPSHOT_SCOPE, EntryViews
 from tvfs.catalog.catalog import Family
+from tvfs.content.ingress import TreeForeign, TreeIncomplete
 from tvfs.content.snapshot import Snapshot
 from tvfs.content.tree_index import TreeIndexMissing, decode_root, tree_index_id
 from tvfs.digest import Digest, DigestInvalid
 from tvfs.errors import TaskVaultError
 from tvfs.vault.entries import KeyExists, StoredEntry, StoredSnapshot
+from tvfs.vault.foreign_trees import take_foreign_tree
 from tvfs.vault.names import NameInvalid, check_key
 from tvfs.vault.vault import Vault
 
-SLICE = 256
+UNNAMED_KEPT_S = 7 * 86_400
+"""How long a snapshot without a name can be attached by its digest, unless room is needed: it may be evicted."""
+
+SLICE = 64
 """Rows of tree indexes looked at before others get their turn."""
 
 
@@ -40,7 +46,10 @@ class NameExists(TaskVaultError):
 
 
 class Snapshots:
-    """A named snapshot is an entry in a scope of its own, and shown as `snapshots/<name>`."""
+    """A named snapshot is an entry in a scope of its own, and shown as `snapshots/<name>`.
+
+    One without a name is an entry there too, under its tree's digest; it has a time to live and is not shown.
+    """
 
     def __init__(self, vault: Vault, views: EntryViews) -> None:
         self._vault = vault
@@ -56,7 +65,13 @@ class Snapshots:
             raise SnapshotMissing(str(snapshot.tree))
 
     async def name(self, name: str, snapshot: Snapshot, *, who: str, replace: bool) -> None:
-        """Show a snapshot under a name, durably; raise `NameInvalid`, `NameExists` or `SnapshotMissing`."""
+        """Show a snapshot under a name, durably; raise `NameInvalid`, `NameExists` or `SnapshotMissing`.
+
+        If the name is the digest of its tree, it is kept for `UNNAMED_KEPT_S` and not shown.
+        """
+        if name == str(snapshot.tree):
+            await self._keep_unnamed(snapshot, who=who)
+            return
         _check_name(name)
         self.check(snapshot)
         entries = self._vault.entries
@@ -73,50 +88,100 @@ class Snapshots:
             except KeyExists as exc:  # cannot be: nothing was awaited since we looked
                 raise AssertionError from exc
 
-    async def find(self, wanted: str) -> Snapshot:
-        """Return the snapshot with this name, or one of this tree digest; raise `SnapshotMissing`."""
+    async def remove(self, name: str, *, who: str) -> None:
+        """Forget a snapshot by its name, or one without a name by its digest, durably; raise `SnapshotMissing`."""
+        key = _key_of(name)
+        if self._entry(key, count_use=False) is None:
+            raise SnapshotMissing(name)
+        with self._views.changing(SNAPSHOT_SCOPE, key):
+            self._views.hide(SNAPSHOT_SCOPE, key)
+            await self._vault.entries.remove(SNAPSHOT_SCOPE, key, who=who)
+
+    async def find(self, wanted: str, *, holder: Hashable = None) -> Snapshot:
+        """Return the snapshot with this name, or one of this tree digest; raise `SnapshotMissing`.
+
+        It counts as a use.  A tree of which the vault has no more than the messages is checked and made attachable
+        first, and is held for the holder; raises what `take_foreign_tree` does of one that cannot be.
+        """
+        entry = self._entry(_key_of(wanted), count_use=True)
+        if entry is not None and entry.snapshot is not None:
+            return snapshot_of(entry.snapshot)
         try:
             tree = Digest.parse(wanted)
         except DigestInvalid:
-            return self._named(wanted)
-        return await self._of_tree(tree)
+            raise SnapshotMissing(wanted) from None
+        return await self._of_tree(tree) or await self._foreign(tree, holder)
 
-    def _named(self, name: str) -> Snapshot:
+    async def _keep_unnamed(self, snapshot: Snapshot, *, who: str) -> None:
+        self.check(snapshot)
+        now_ns = self._vault.clock.now_ns()
+        entry = StoredEntry(
+            SNAPSHOT_SCOPE,
+            str(snapshot.tree),
+            SNAPSHOT,
+            created_ns=now_ns,
+            used_ns=now_ns,
+            snapshot=stored_from(ref_of(snapshot)),
+            expires_ns=now_ns + UNNAMED_KEPT_S * 1_000_000_000,
+        )
+        await self._vault.entries.put(entry, who=who, replace=True)
+
+    def _entry(self, key: str, *, count_use: bool) -> StoredEntry | None:
         try:
-            entry = self._vault.entries.get(SNAPSHOT_SCOPE, name)
+            return self._vault.entries.get(SNAPSHOT_SCOPE, key, count_use=count_use)
         except NameInvalid:
-            raise SnapshotMissing(name) from None
-        if entry is None or entry.snapshot is None:
-            raise SnapshotMissing(name)
-        return snapshot_of(entry.snapshot)
+            return None
 
-    async def _of_tree(self, tree: Digest) -> Snapshot:
+    async def _foreign(self, tree: Digest, holder: Hashable) -> Snapshot:
+        try:
+            return await take_foreign_tree(self._vault, tree, holder=holder)
+        except TreeForeign:
+            raise SnapshotMissing(str(tree)) from None
+        except TreeIncomplete as exc:
+            if exc.missing != tree:
+                raise
+            raise SnapshotMissing(str(tree)) from None
+
+    async def _of_tree(self, tree: Digest) -> Snapshot | None:
         catalog = self._vault.catalog
         bare = tree_index_id(self._vault.hash_function.digest, tree.hash, None)
-        row = catalog.get(Family.TREE, bare)
-        found = None if row is None else decode_root(bare, row).snapshot(bare)
+        found = _readable(bare, catalog.get(Family.TREE, bare))
         # With attributes rather than without: whoever saved the tree had them.
         start = b""
         while True:
             # A scan is not kept open while others run, so it is begun anew after each slice.
             part = list(islice(catalog.scan(Family.TREE, start), SLICE))
             for index, row in part:
-                snapshot = decode_root(index, row).snapshot(index)
-                if snapshot.tree == tree and snapshot.attributes is not None:
+                snapshot = _readable(index, row)
+                if snapshot is not None and snapshot.tree == tree and snapshot.attributes is not None:
                     return snapshot
             if len(part) < SLICE:
                 break
             start = part[-1][0] + b"\0"
             await trio.lowlevel.checkpoint()
-        if found is None or found.tree != tree:
-            raise SnapshotMissing(str(tree))
-        return found
+        return found if found is not None and found.tree == tree else None
+
+
+def _readable(index: bytes, row: bytes | None) -> Snapshot | None:
+    """Return the snapshot of a root; None if there is none, or none that can be read."""
+    try:
+        return decode_root(index, row).snapshot(index)
+    except TreeIndexMissing:
+        return None
 
 
 def snapshot_of(stored: StoredSnapshot) -> Snapshot:
     """Return a stored snapshot."""
     attributes = None if stored.attributes is None else Digest.parse(stored.attributes)
     return Snapshot(Digest.parse(stored.tree), attributes, stored.index, stored.files, stored.size)
+
+
+def _key_of(wanted: str) -> str:
+    """Return the key of a name; a digest is written in one way only."""
+    try:
+        return str(Digest.parse(wanted))
+    except DigestInvalid:
+        return wanted
 
 
 def _check_name(name: str) -> None:

@@ -6,6 +6,8 @@ import secrets
 from contextlib import suppress
 
 from tvd.control.peer import Peer
+from tvd.control.wire import Rejected
+from tvfs.catalog.catalog import Family
 from tvfs.errors import TaskVaultError
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.model import PREPARED
@@ -14,6 +16,10 @@ from tvfs.vault.vault import Vault
 
 PREPARED_DIRECTORY = ".taskvault"
 """Name, below the mount, of the hidden directory whose inode is `PREPARED`."""
+
+
+MOST_PREPARED = 10_000
+"""Names on one connection that were neither published nor taken back; each is a look-up when it closes."""
 
 
 class PreparedUnknown(TaskVaultError):
@@ -44,10 +50,20 @@ class VaultSession:
         return None if self.peer.uid == 0 else (self.peer.uid, self.peer.gid)
 
     def fresh_name(self) -> str:
-        """Return a name in the hidden directory that nobody can guess; what is there goes with the connection."""
+        """Return a name in the hidden directory that nobody can guess; what is there goes with the connection.
+
+        Raise `Rejected` for more of them than anybody can want.
+        """
+        if len(self._prepared) >= MOST_PREPARED:
+            raise Rejected(f"{MOST_PREPARED} names are prepared on this connection already; publish or discard some")
         name = secrets.token_hex(16)
         self._prepared.add(name)
         return name
+
+    def keep(self, index: bytes) -> bool:
+        """Let the tree with this index id stay as long as the connection; return whether it is there."""
+        self._vault.leases.hold(self, [index])
+        return self._vault.catalog.get(Family.TREE, index) is not None
 
     def take_back(self, path: str) -> bytes:
         """Return the name that `path` was prepared under and forget it; raise `PreparedUnknown`."""

@@ -52,4 +52,6 @@ def entry_of(stored: StoredEntry) -> Entry:
         cost_ns=stored.cost_ns,
         observed=stored.observed,
         uses=stored.uses,
+        pinned=stored.pinned,
+        expires_ns=stored.expires_ns,
     )

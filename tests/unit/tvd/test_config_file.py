@@ -51,7 +51,7 @@ def test_variables_of_the_client_are_none_of_our_business(tmp_path: Path) -> Non
     ("text", "said"),
     [
         ("[vault", "is not TOML"),
-        ("[valut]", "[valut] is no section; there are control, log, memory, mount, supervision, vault"),
+        ("[valut]", "[valut] is no section; there are control, eviction, log, memory, mount"),
         ("vault = 3", "vault must be a section"),
         ("[vault]\ncapacity = 3", "vault.capacity is no setting; [vault] has capacity_bytes, chunking"),
         (
@@ -62,7 +62,7 @@ def test_variables_of_the_client_are_none_of_our_business(tmp_path: Path) -> Non
         ("[vault]\ncapacity_bytes = 1000", "vault.capacity_bytes is 1000; allowed is 67108864 to"),
         ("[vault]\nhash = 3", "vault.hash is 3; it must be text"),
         ('[vault]\nhash = ""', "vault.hash is ''; it must be text"),
-        ('[vault]\nchunking_parameters = {mean = "big"}', "it must be a table of whole numbers"),
+        ("[vault]\nchunking_parameters = {mean = 1.5}", "it must be a table of whole numbers and texts"),
         ('[mount]\nenabled = "yes"', "mount.enabled is 'yes'; it must be true or false"),
         ('[mount]\npath = "relative"', "it must be an absolute path"),
         ("[control]\nmax_connections = true", "control.max_connections is True; it must be a whole number"),

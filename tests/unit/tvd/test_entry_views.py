@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -94,8 +95,16 @@ async def test_an_entry_is_shown_replaced_and_hidden(opened: Opened, tmp_path: P
 
 
 async def test_a_named_snapshot_is_shown_by_its_name(opened: Opened, tmp_path: Path) -> None:
-    opened.views.show(await opened.entry(tmp_path, "a", scope=SNAPSHOT_SCOPE, kind=SNAPSHOT))
+    entry = await opened.entry(tmp_path, "a", scope=SNAPSHOT_SCOPE, kind=SNAPSHOT)
+    opened.views.show(entry)
+    await opened.vault.entries.put(entry, who="test")
     assert opened.names(b"key", SNAPSHOTS) == [b"a"]
+
+
+async def test_a_snapshot_without_a_name_is_not_shown(opened: Opened, tmp_path: Path) -> None:
+    entry = await opened.entry(tmp_path, "a", scope=SNAPSHOT_SCOPE, kind=SNAPSHOT)
+    opened.views.show(msgspec.structs.replace(entry, expires_ns=1))
+    assert opened.names(b"", SNAPSHOTS) == []
 
 
 async def test_a_run_is_shown_by_its_id_and_only_the_latest_of_an_entry(opened: Opened, tmp_path: Path) -> None:

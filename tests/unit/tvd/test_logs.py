@@ -62,6 +62,14 @@ def test_a_log_that_grows_is_moved_aside_and_no_line_is_cut(tmp_path: Path, log:
     assert (tmp_path / "tvd.log").read_text().splitlines()[-1].startswith("099")
 
 
+def test_the_logs_of_a_small_vault_are_small(tmp_path: Path, log: logs.RotatingFile) -> None:
+    log.limit(600)
+    log.limit(9000)
+    for number in range(100):
+        log.write(f"{number:03d} {'x' * 90}\n")
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 600
+
+
 def test_a_log_is_continued_by_the_next_start(tmp_path: Path, log: logs.RotatingFile) -> None:
     log.write("first\n")
     again = logs.RotatingFile(tmp_path / "tvd.log", max_bytes=1000, kept_files=2)

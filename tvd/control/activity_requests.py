@@ -1,0 +1,105 @@
+"""What the owner is doing, and the recording of what is asked over the socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taskvault.protocol.maintenance import LiveOperation, Operation
+from taskvault.protocol.message import Message
+from taskvault.protocol.messages import (
+    Activity,
+    EntryReply,
+    FindNewest,
+    GetActivity,
+    GetEntry,
+    Reply,
+)
+from tvd.activity import ActivityRecorder, Live
+from tvd.control.answer import Answer, Handler, Table
+from tvd.control.vault_session import VaultSession
+from tvfs.filesystem.filesystem import Filesystem
+from tvfs.vault.vault import Vault
+
+_ABOUT = ("key", "path", "name", "prefix", "run")
+"""Fields of requests that say what they are about; the first that a request has is shown."""
+_HANDLES = frozenset({"fs.read", "fs.write", "fs.fsync"})
+"""Filesystem requests that name a handle, not an inode."""
+
+
+class ActivityRequests:
+    """Answers `GetActivity` from one recorder."""
+
+    def __init__(
+        self, activity: ActivityRecorder, vault: Vault, filesystem: Filesystem, *, connections: Callable[[], int]
+    ) -> None:
+        self._activity = activity
+        self._vault = vault
+        self._filesystem = filesystem
+        self._connections = connections
+
+    def table(self) -> Table[VaultSession]:
+        """Handlers by request."""
+        return {GetActivity: self.get_activity}
+
+    async def get_activity(self, session: VaultSession, request: GetActivity) -> Activity:
+        """Some microseconds; the asking itself is not shown as under way."""
+        activity = self._activity
+        now_ns = activity.clock_ns()
+        operations = [
+            Operation(name, tally.count, tally.total_ns / 1e9, tally.slowest_s(now_ns))
+            for name, tally in activity.tallies.items()
+            if tally.count
+        ]
+        live = [
+            LiveOperation(each.name, self._subject(each), (now_ns - each.began_ns) / 1e9)
+            for each in activity.under_way()
+            if each.name != GetActivity.__name__
+        ]
+        return Activity(
+            time_s=now_ns / 1e9,
+            operations=operations,
+            live=live,
+            hits=activity.hits,
+            misses=activity.misses,
+            read_bytes=activity.read_bytes,
+            written_bytes=activity.written_bytes,
+            dirty_bytes=self._vault.usage.report().staging,
+            open_files=self._filesystem.open_files(),
+            connections=self._connections(),
+        )
+
+    def _subject(self, live: Live) -> str:
+        if isinstance(live.subject, str):
+            return live.subject
+        return f"{'handle' if live.name in _HANDLES else 'inode'} {live.subject}"
+
+
+def watched(table: Table[VaultSession], activity: ActivityRecorder) -> Table[VaultSession]:
+    """Return the same handlers, each request counted, timed and shown while it is under way."""
+    return {kind: _watched(kind, handler, activity) for kind, handler in table.items()}
+
+
+def _watched(kind: type[Message], handler: Handler[VaultSession], activity: ActivityRecorder) -> Handler[VaultSession]:
+    tally, name = activity.tally(kind.__name__), kind.__name__
+    looks_up = issubclass(kind, GetEntry | FindNewest)
+
+    async def served(session: VaultSession, request: Message) -> Answer | Reply:
+        under_way = Live(name, _subject_of(session, request), activity.clock_ns())
+        activity.live.add(under_way)
+        try:
+            reply = await handler(session, request)
+        finally:
+            activity.live.discard(under_way)
+            tally.add(under_way.began_ns, activity.clock_ns())
+        if looks_up and getattr(request, "count_use", False) and isinstance(reply, EntryReply):
+            activity.hits += reply.entry is not None
+            activity.misses += reply.entry is None
+        return reply
+
+    return served
+
+
+def _subject_of(session: VaultSession, request: Message) -> str:
+    about = next((getattr(request, field) for field in _ABOUT if getattr(request, field, None)), None)
+    who = f"process {session.peer.pid}"
+    return f"{about} ({who})" if about else who

@@ -1,0 +1,69 @@
+"""Requests about what paths under the mount take, and what they are."""
+
+from __future__ import annotations
+
+import os
+
+from taskvault.protocol.messages import DescribePath, Done, MarkEvictable, MeasurePath, PathDescribed, PathMeasured
+from tvd.control.answer import Table
+from tvd.control.vault_session import VaultSession
+from tvd.keepers import Keepers
+from tvd.shown_entries import shown_by
+from tvfs.filesystem.filesystem import Filesystem
+from tvfs.vault.vault import Vault
+
+
+class PathRequests:
+    """Answers them from one filesystem."""
+
+    def __init__(self, vault: Vault, filesystem: Filesystem) -> None:
+        self._vault = vault
+        self._filesystem = filesystem
+        self._keepers = Keepers(vault, filesystem.inspection)
+
+    def table(self) -> Table[VaultSession]:
+        """Handlers by request."""
+        return {
+            MeasurePath: self.measure_path,
+            DescribePath: self.describe_path,
+            MarkEvictable: self.mark_evictable,
+        }
+
+    async def measure_path(self, session: VaultSession, request: MeasurePath) -> PathMeasured:
+        """In slices: a path of any size is in nobody's way."""
+        ino = self._filesystem.resolve(os.fsencode(request.path))
+        found, weight = await self._filesystem.inspection.measure(ino, await shown_by(self._vault, request.path))
+        return PathMeasured(
+            files=found.files,
+            directories=found.directories,
+            logical_bytes=found.logical_bytes,
+            stored_bytes=weight.stored_bytes + found.staged_bytes,
+            exclusive_bytes=weight.freed_bytes + found.staged_bytes,
+            staged_bytes=found.staged_bytes,
+        )
+
+    async def describe_path(self, session: VaultSession, request: DescribePath) -> PathDescribed:
+        """The same, and what keeps it: looks into every entry if something else refers to the content."""
+        path = os.fsencode(request.path)
+        ino, parent = self._filesystem.resolve(path), self._filesystem.resolve(os.path.dirname(path.rstrip(b"/")))
+        described = await self._filesystem.inspection.describe(ino)
+        return PathDescribed(
+            ino=ino,
+            kind=described.kind,
+            state=described.state,
+            digest=None if described.digest is None else str(described.digest),
+            logical_bytes=described.found.logical_bytes,
+            stored_bytes=described.weight.stored_bytes + described.found.staged_bytes,
+            chunks=described.weight.chunks,
+            shared_chunks=described.shared_chunks,
+            codecs=described.codecs,
+            kept_by=await self._keepers.of(request.path, described),
+            evictable=self._filesystem.evictables.is_evictable(ino, parent),
+            open_for_writing=described.open_for_writing,
+        )
+
+    async def mark_evictable(self, session: VaultSession, request: MarkEvictable) -> Done:
+        """Durable when answered; files that are there already are known to eviction a moment later."""
+        self._filesystem.evictables.mark(self._filesystem.resolve(os.fsencode(request.path)), request.evictable)
+        await self._vault.catalog.flush()
+        return Done()
