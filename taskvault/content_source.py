@@ -37,8 +37,8 @@ def content_source(client: Client, registry: PluginRegistry | None = None) -> It
 
     What it finds damaged is reported to the owner, so that the same bytes, saved again, are stored anew.
     """
-    registry = registry or PluginRegistry()
-    chunks = PackedChunks(client, registry.codecs())
+    registry = registry or PluginRegistry(deadline_s=client.welcome.plugin_call_timeout_s)
+    chunks = PackedChunks(client, registry.codecs(likely=[client.welcome.compression]))
     try:
         yield SnapshotSource(RowReader(client), chunks, registry.hash_function(client.welcome.hash))
     except ContentDamaged as exc:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from taskvault.client import Client
-from taskvault.protocol.messages import Commit, FindMissing, OpenPack
+from taskvault.protocol.messages import Commit, EndPack, FindMissing, OpenPack
 from tvfs.digest import ChunkId
+from tvfs.errors import TaskVaultError
 from tvfs.ingest.commit import BlobRecord, ChunkRecord, IngestCommit, RowRecord
 from tvfs.packs.pack_writer import PackWriter
 
 IDS_IN_ONE_REQUEST = 65_536
 """Chunk ids in one question: 2 MiB, answered by the owner in a few slices."""
 
-COMMIT_BYTES = 8 << 20
-"""A commit of more than this is sent in several; half of what a frame may hold."""
+COMMIT_BYTES = 4 << 20
+"""A commit of more than this is sent in several: 40,000 chunks; the owner refuses a frame of 400,000 values."""
 
 _OVERHEAD_BYTES = 64
 """Of one record in a frame, at most, beside its bytes."""
@@ -43,7 +45,7 @@ class ClientIngestPort:
         """Return a fresh pack with room reserved for all of it; raise `Refused` of kind `VaultFull`."""
         welcome = self._client.welcome
         opened, descriptors = self._client.call_with_descriptors(OpenPack(welcome.pack_max_bytes))
-        return PackWriter(descriptors[0], opened.number, bytes.fromhex(welcome.vault_uuid))
+        return _ClientPack(self._client, descriptors[0], opened.number)
 
     def commit(self, commit: IngestCommit) -> list[bytes]:
         """Make all of it durable and return []; or return the ids in `uses` that are gone.
@@ -56,6 +58,23 @@ class ClientIngestPort:
             if missing:
                 return missing
         return []
+
+
+class _ClientPack(PackWriter):
+    """Goes back to the owner when it is closed."""
+
+    def __init__(self, client: Client, descriptor: int, number: int) -> None:
+        super().__init__(descriptor, number, bytes.fromhex(client.welcome.vault_uuid))
+        self._client = client
+        self._given_back = False
+
+    def close(self) -> None:
+        """Close the descriptor and let the owner have what was reserved; if it has gone, it has that already."""
+        super().close()
+        if not self._given_back:
+            self._given_back = True
+            with suppress(TaskVaultError, OSError):
+                self._client.call(EndPack(self.number))
 
 
 def split(commit: IngestCommit, most_bytes: int = COMMIT_BYTES) -> Iterator[IngestCommit]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from taskvault.client import Client
 from taskvault.mounted import MountedTree, PathInTheWay, merge, publish_new
-from taskvault.protocol.messages import Entry, GetEntry, ListEntries, SaveEntry
+from taskvault.protocol.messages import Entry, FindNewest, GetEntry, ListEntries, SaveEntry
 from tvfs.errors import TaskVaultError
 
 SAVED = "saved"
 PAGE_ENTRIES = 1000
-LOOKED_AT_FOR_NEAR = 10_000
-"""Keys that are compared with one that is missing; a vault may have millions."""
+LOOKED_AT_FOR_NEAR = 200
+"""Keys that are compared with one that is missing, from the first on and from those that begin like it."""
 
 
 class KindMismatch(TaskVaultError):
@@ -35,19 +36,34 @@ class KeyTaken(TaskVaultError):
         self.key = key
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How what is saved is kept."""
+
+    replace: bool = False
+    """Put it in the place of what the key finds now."""
+    ttl_s: float | None = None
+    """Time to live from now; None: it does not expire."""
+    pinned: bool = False
+    """Never evict it; a time to live ends all the same."""
+
+
 def save_under(
-    client: Client, key: str, base: Path, paths: Sequence[str], *, scope: str, replace: bool = False
+    client: Client, key: str, base: Path, paths: Sequence[str], *, scope: str, keeping: Keeping = Keeping()
 ) -> Entry:
     """Save paths under a key, all or nothing; raise `KeyTaken`, and what `take_snapshot` and the owner raise."""
     # Asked first: the owner checks again, but reading a large tree for nothing would be unkind.
     existing = client.call(GetEntry(scope, key)).entry
-    if existing is not None and not replace:
+    if existing is not None and not keeping.replace:
         raise KeyTaken(scope, key)
     # Imported here: giving back under the mount reads and hashes nothing, and must start fast.
     from taskvault.snapshots import take_snapshot
 
     snapshot = take_snapshot(client, base, paths)
-    saved = client.call(SaveEntry(scope, key, SAVED, snapshot, replace=replace)).entry
+    request = SaveEntry(
+        scope, key, SAVED, snapshot, replace=keeping.replace, ttl_s=keeping.ttl_s, pinned=keeping.pinned
+    )
+    saved = client.call(request).entry
     assert saved is not None, "the owner answers with the entry"
     return saved
 
@@ -58,10 +74,7 @@ def find(client: Client, key: str, *, scope: str, prefixes: Sequence[str] = (), 
     for prefix in prefixes:
         if entry is not None:
             break
-        found = [e for e in all_entries(client, scope) if e.kind == SAVED and e.key.startswith(prefix)]
-        if found:
-            newest = max(found, key=lambda candidate: candidate.created_ns)
-            entry = client.call(GetEntry(scope, newest.key, count_use=count_use)).entry
+        entry = client.call(FindNewest(scope, prefix, count_use=count_use)).entry
     return entry
 
 
@@ -93,13 +106,13 @@ def give_back(client: Client, entry: Entry, target: Path) -> bool:
 
 
 def near_keys(client: Client, key: str, *, scope: str) -> list[str]:
-    """Return up to three keys of the scope that look most like one that is missing."""
-    known: list[str] = []
-    for entry in all_entries(client, scope):
-        if len(known) == LOOKED_AT_FOR_NEAR:
-            break
-        if entry.kind == SAVED:
-            known.append(entry.key)
+    """Return up to three keys of the scope that look most like one that is missing, of some hundred looked at."""
+    begins_like_it = key[: (len(key) + 1) // 2]
+    starts: list[tuple[str, str] | None] = [None]
+    if begins_like_it not in (".", ".."):  # which are no keys
+        starts.append((scope, begins_like_it))
+    pages = [client.call(ListEntries(scope=scope, after=after, limit=LOOKED_AT_FOR_NEAR)).entries for after in starts]
+    known = {entry.key for page in pages for entry in page if entry.kind == SAVED}
     # Imported here: only a miss needs it.
     from difflib import get_close_matches
 

@@ -21,11 +21,11 @@ SEAL_TIMEOUT_S = 3600.0
 
 def ingest_settings(welcome: Welcome, registry: PluginRegistry | None = None) -> IngestSettings:
     """Return how to cut, hash and compress for a vault; raise `PluginUnknown` or `PluginBroken`."""
-    registry = registry or PluginRegistry()
+    registry = registry or PluginRegistry(deadline_s=welcome.plugin_call_timeout_s)
     return IngestSettings(
         hash_function=registry.hash_function(welcome.hash),
         chunker=registry.chunker(welcome.chunking, welcome.chunking_parameters),
-        codec=registry.codec(welcome.compression),
+        codec=registry.codec(welcome.compression, welcome.compression_parameters),
         pack_max_bytes=welcome.pack_max_bytes,
         threads=os.cpu_count() or 1,
     )

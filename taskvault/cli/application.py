@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import NamedTuple, NoReturn
 
 import click
 
-from taskvault.cli.context import Context, notes
+from taskvault.cli.context import named_vault, notes
 from taskvault.cli.errors import Terminated, report
 from taskvault.cli.exit_codes import ExitCode
 
@@ -39,7 +38,18 @@ COMMANDS: dict[str, CommandPlace] = {
     "snapshot": CommandPlace("trees", "snapshot", "keep a directory as it is now"),
     "attach": CommandPlace("trees", "attach", "give a directory the content of a snapshot, at once"),
     "rm": CommandPlace("trees", "rm", "remove a path under the mount, at once"),
+    "adopt": CommandPlace("adopt", "adopt", "move a directory under the mount, leaving a link"),
     "hash": CommandPlace("trees", "hash_paths", "the digest of files and directories; for building keys"),
+    "du": CommandPlace("sizes", "du", "what paths under the mount take, or the whole vault"),
+    "show": CommandPlace("sizes", "show_path", "everything about a path under the mount"),
+    "gc": CommandPlace("gc", "gc", "remove what nothing wants any more, and compact"),
+    "verify": CommandPlace("verify", "verify", "read all content and verify it, while the daemon serves"),
+    "fsck": CommandPlace("fsck", "fsck", "check a stopped vault whole, and repair it"),
+    "audit": CommandPlace("audit", "audit", "what changed entries, and whether the log of it is whole"),
+    "top": CommandPlace("top", "top", "what the daemon is doing, live"),
+    "config": CommandPlace("config", "config", "show or check the settings"),
+    "completion": CommandPlace("completion", "completion", "make the shell complete our command lines"),
+    "plugins": CommandPlace("plugins", "plugins", "which plugins are installed, and whether the vault needs them"),
     "doctor": CommandPlace("doctor", "doctor", "check that this machine can run a vault"),
 }
 
@@ -95,7 +105,7 @@ class LazyGroup(click.Group):
 @click.pass_context
 def application(ctx: click.Context, home: str | None) -> None:
     """Identical work is never done twice."""
-    ctx.obj = Context(home or os.environ.get("TASKVAULT_HOME") or "~/.taskvault")
+    ctx.obj = named_vault(home)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -111,6 +121,17 @@ def run(arguments: Sequence[str]) -> int:
         except (Exception, KeyboardInterrupt, Terminated) as exc:  # noqa: BLE001  # the outermost line of the program: everything ends as a sentence
             return report(exc)
     return status if isinstance(status, int) else ExitCode.OK
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands by what is typed after `tv`, those of groups one by one: `cache save`."""
+    for name in COMMANDS:
+        command = application.get_command(click.Context(application), name)
+        assert command is not None
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", command.commands[inner]) for inner in command.commands)
 
 
 @contextmanager

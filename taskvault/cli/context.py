@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import click.shell_completion
 
 from taskvault.cli.errors import Refusal
 
@@ -39,6 +40,11 @@ class Context:
         return Client.connect(self.home, timeout_s=timeout_s)
 
 
+def named_vault(home: str | None) -> Context:
+    """Return the vault that a command line means, given its --home."""
+    return Context(home or os.environ.get("TASKVAULT_HOME") or "~/.taskvault")
+
+
 class Name(click.ParamType[str]):
     """A key, scope or name: text, because messages and directories of the mount hold it as UTF-8."""
 
@@ -55,6 +61,16 @@ class Name(click.ParamType[str]):
         except UnicodeEncodeError:
             raise Refusal(f"The {self._what} {value!a} is not valid UTF-8; use text.") from None
         return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Offer what a running daemon knows of the kind; nothing, quickly, if there is none."""
+        from taskvault.cli.known_names import known_names
+
+        named = named_vault(ctx.find_root().params.get("home"))
+        names = known_names(named, self._what, incomplete, scope=ctx.params.get("scope") or "main")
+        return [click.shell_completion.CompletionItem(name) for name in names]
 
 
 pass_context = click.make_pass_decorator(Context)

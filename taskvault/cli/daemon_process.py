@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from taskvault.cli.errors import HostTrouble
 
@@ -105,3 +106,38 @@ def _outcome(process: subprocess.Popen[bytes], line: bytes | None, timeout_s: fl
 def _last_sentence(errors: bytes) -> str:
     lines = [line.strip() for line in os.fsdecode(errors).splitlines() if line.strip()]
     return lines[-1].removeprefix("tvd: ") if lines else "The daemon ended without saying why; look into its tvd.log."
+
+
+class TvdLines:
+    """What a run of `tvd` prints, a JSON object a line; afterwards its exit status and what it said on stderr."""
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        self._process = process
+        self._errors = errors
+        self.status = 0
+        self.sentence = ""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(b"{"):
+                yield json.loads(line)
+        self.status = self._process.wait()
+        self._errors.seek(0)
+        self.sentence = _last_sentence(self._errors.read())
+
+
+@contextmanager
+def tvd_lines(arguments: Sequence[str]) -> Iterator[TvdLines]:
+    """Run `tvd` and give its lines as they come; it is asked to stop if the block ends before it does."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            tvd_command(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        )
+        try:
+            with process:
+                yield TvdLines(process, errors)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()

@@ -36,7 +36,17 @@ MISSING_KINDS = frozenset({"KeyMissing", "SnapshotMissing", "RunMissing"})
 """Refusals of the daemon that mean: the answer is no."""
 
 REFUSING_ERRORS = frozenset(
-    {"PathInTheWay", "TargetInTheWay", "KeyTaken", "KindMismatch", "NotUnderMount", "PathMissing", "PathsConflict"}
+    {
+        "PathInTheWay",
+        "TargetInTheWay",
+        "KeyTaken",
+        "KindMismatch",
+        "NotUnderMount",
+        "NotAdoptable",
+        "NotRemovable",
+        "PathMissing",
+        "PathsConflict",
+    }
 )
 """Errors of this process that mean: refused, nothing was changed.  By name, so that no module is loaded for them."""
 

@@ -34,7 +34,7 @@ def mounts() -> Iterator[Mount]:
 
 def of_vault(home: Path) -> list[str]:
     """Return where the vault is mounted, also if nobody serves it any more."""
-    sources = {f"taskvault:{quote(os.fspath(path), safe='/')}" for path in (home, os.path.realpath(home))}
+    sources = {f"taskvault:{quote(os.fsencode(path), safe='/')}" for path in (home, os.path.realpath(home))}
     return [mount.point for mount in mounts() if mount.kind == _TYPE and mount.source in sources]
 
 

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import click
+import msgspec
 
 Json = object
-"""Anything that `json.dumps` takes."""
+"""An answer (see `taskvault.cli.answers`), or anything that `json.dumps` takes."""
 
 
 def show(as_json: bool, value: Json, text: str | Iterable[str]) -> None:
     """Print the answer in one of its two forms."""
     if as_json:
-        click.echo(json.dumps(value, indent=2))
+        click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
         return
     for line in [text] if isinstance(text, str) else text:
         click.echo(line)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from google.protobuf.message import DecodeError
 
 from taskvault.client import Client
 from taskvault.content_source import content_source
@@ -27,7 +28,7 @@ from taskvault.run.result_format import ORDER_TYPE
 from taskvault.snapshot_reference import dereference
 from tvfs.content import reapi
 from tvfs.content.names import unescape
-from tvfs.digest import Digest
+from tvfs.digest import HASH_BYTES, Digest
 from tvfs.errors import TaskVaultError
 from tvfs.ingest.materialise import materialise
 
@@ -69,7 +70,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
             _stream(result.stdout_raw, result.stdout_digest, function),
             _stream(result.stderr_raw, result.stderr_digest, function),
         )
-    except (ValueError, TaskVaultError, msgspec.MsgspecError) as exc:
+    except (ValueError, TaskVaultError, msgspec.MsgspecError, DecodeError) as exc:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
     return StoredResult(entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order)
 
@@ -148,10 +149,13 @@ def _publish(place: Path, root: Path, output: Output, undo: list[Callable[[], No
 
 
 def _make_parents(directory: Path, undo: list[Callable[[], None]]) -> None:
-    if not os.path.lexists(directory):
-        _make_parents(directory.parent, undo)
-        os.mkdir(directory)
-        undo.append(partial(os.rmdir, directory))
+    missing: list[Path] = []
+    while not os.path.lexists(directory):
+        missing.append(directory)
+        directory = directory.parent
+    for each in reversed(missing):
+        os.mkdir(each)
+        undo.append(partial(os.rmdir, each))
 
 
 def _swap(source: Path, target: Path) -> None:
@@ -188,7 +192,7 @@ def _below(place: Path) -> Iterator[Path]:
 
 def _path(written: str) -> str:
     path = os.fsdecode(unescape(written))
-    if not path or path.startswith("/") or any(name in ("", ".", "..") for name in path.split("/")):
+    if not path or path.startswith("/") or "\0" in path or any(name in ("", ".", "..") for name in path.split("/")):
         raise ResultUnusable(f"{path!r} is no path below the root")
     return path
 
@@ -196,7 +200,10 @@ def _path(written: str) -> str:
 def _stream(raw: bytes, digest: reapi.ReapiMessage, function: str) -> bytes | Digest:
     if len(raw) == digest.size_bytes:
         return raw
-    return Digest(function, bytes.fromhex(digest.hash), digest.size_bytes)
+    hash_ = bytes.fromhex(digest.hash)
+    if len(hash_) != HASH_BYTES or digest.size_bytes < 0:
+        raise ResultUnusable(f"{digest.hash!r} of {digest.size_bytes} bytes is no digest")
+    return Digest(function, hash_, digest.size_bytes)
 
 
 def _fetched(client: Client, stream: bytes | Digest) -> bytes:

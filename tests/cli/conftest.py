@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+
+from taskvault.cli.answers import ANSWERS
+from tests.vaults_in_order import assert_in_order
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND_TIMEOUT_S = 60.0
@@ -66,11 +70,19 @@ class Vault:
         return said
 
     def json(self, *arguments: str, cwd: Path | None = None) -> Any:
-        return json.loads(self.tv(*arguments, "--json", cwd=cwd).out)
+        value = json.loads(self.tv(*arguments, "--json", cwd=cwd).out)
+        conforms(" ".join(arguments), value)
+        return value
 
     @property
     def pid(self) -> int:
         return int(self.json("status")["pid"])
+
+
+def conforms(typed: str, value: Any) -> None:
+    """Fail unless the value is what the schema of the command that was typed promises, and nothing else."""
+    name = next(name for name in sorted(ANSWERS, key=len, reverse=True) if f"{typed} ".startswith(f"{name} "))
+    assert msgspec.to_builtins(msgspec.convert(value, ANSWERS[name], strict=True)) == value, name
 
 
 @dataclass
@@ -96,6 +108,7 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     yield made
     made.tv("down")
     clean_up(made, pid)
+    assert_in_order(made.home)
 
 
 @pytest.fixture

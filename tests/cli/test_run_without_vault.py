@@ -136,7 +136,7 @@ def test_the_mount_of_a_daemon_that_was_killed_is_noticed_and_taken_away(own: Va
     os.kill(own.pid, signal.SIGKILL)
     while "not up" not in (said := own.tv("doctor").out):
         pass
-    assert f"left {own.home.parent}/a b mounted" in said
+    assert f"{own.home.parent}/a b was left mounted" in said
     assert own.tv("down").out == "Not up.\n"
     assert "a\\040b" not in Path("/proc/self/mountinfo").read_text()
 

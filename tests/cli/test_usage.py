@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from taskvault.cli.application import COMMANDS, application, run
-from taskvault.cli.commands.cache import cache
+from taskvault.cli.application import COMMANDS, application, every_command, run
 from taskvault.cli.exit_codes import ExitCode
 from taskvault.run.environment import ALWAYS_COUNT
 
@@ -30,23 +29,16 @@ def in_process(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", list(COMMANDS))
+@pytest.mark.parametrize("name", [*COMMANDS, *(name for name, _ in every_command() if " " in name)])
 def test_every_command_has_help_with_an_example(name: str) -> None:
-    shown = CliRunner().invoke(application, [name, "--help"])
+    shown = CliRunner().invoke(application, [*name.split(), "--help"])
     assert shown.exit_code == 0
     assert "Example:\n  tv" in shown.output.replace("\n  \n", "\n").replace("    tv", "  tv")
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("cache", "run")])
+@pytest.mark.parametrize("name", [name for name, _ in every_command() if name != "run"])
 def test_every_command_has_json_and_says_its_exit_statuses(name: str) -> None:
-    shown = CliRunner().invoke(application, [name, "--help"]).output
-    assert "--json" in shown
-    assert "Exit status:" in shown
-
-
-@pytest.mark.parametrize("name", list(cache.commands))
-def test_so_does_every_command_of_cache(name: str) -> None:
-    shown = CliRunner().invoke(application, ["cache", name, "--help"]).output
+    shown = CliRunner().invoke(application, [*name.split(), "--help"]).output
     assert "--json" in shown
     assert "Exit status:" in shown
 
@@ -86,7 +78,20 @@ def test_a_misspelt_command_is_guessed(home: Path, capfd: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["stats"], ["cache", "ls"], ["cache", "get", "k"], ["why"], ["rm", "x"], ["attach", "s", "p"]],
+    [
+        ["status"],
+        ["stats"],
+        ["cache", "ls"],
+        ["cache", "get", "k"],
+        ["why"],
+        ["rm", "x"],
+        ["attach", "s", "p"],
+        ["du"],
+        ["du", "x"],
+        ["show", "x"],
+        ["top"],
+        ["top", "--once"],
+    ],
 )
 def test_without_a_daemon_the_exit_status_is_3_and_the_remedy_is_named(
     arguments: list[str], home: Path, capfd: pytest.CaptureFixture[str]

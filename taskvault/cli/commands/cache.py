@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskvault.cli.answers import CacheEntry, CacheHit, KeysPinned, KeysRemoved
 from taskvault.cli.context import Context, Name, json_option, notes, pass_context, scope_option
+from taskvault.cli.duration import Duration
 from taskvault.cli.errors import NoSuch
 from taskvault.cli.output import moment, seconds, show, size, table
 
@@ -29,27 +31,39 @@ def cache() -> None:
 
 @cache.command(
     epilog=notes(
-        "tv cache save deps-1 node_modules package-lock.json",
+        "tv cache save deps-1 node_modules package-lock.json --ttl 7d",
         "0 saved, 3 no daemon, 4 the key exists or cannot be a key, 5 it could not be read or stored.",
     )
 )
 @click.argument("key", type=Name("key"))
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH...")
 @scope_option
 @click.option("--replace", is_flag=True, help="Put this in the place of what the key finds now.")
+@click.option("--ttl", "ttl_s", type=Duration(), metavar="TIME", help="Forget it after so long: 30s, 15m, 12h, 7d, 2w.")
+@click.option("--pin", "pinned", is_flag=True, help="Never evict it; --ttl ends its life all the same.")
 @json_option
 @pass_context
-def save(context: Context, key: str, paths: tuple[str, ...], scope: str, replace: bool, as_json: bool) -> None:
+def save(  # noqa: PLR0913  # one for each option
+    context: Context,
+    key: str,
+    paths: tuple[str, ...],
+    scope: str,
+    replace: bool,
+    ttl_s: float | None,
+    pinned: bool,
+    as_json: bool,
+) -> None:
     """Save paths under KEY: all of it, or nothing.
 
     Each path is kept relative to the working directory; one outside is kept under its last name.
     """
     from taskvault.cli.progress import waiting
-    from taskvault.saved_paths import save_under
+    from taskvault.saved_paths import Keeping, save_under
 
     began_s = time.monotonic()
     with context.connect() as client, waiting("saving"):
-        entry = save_under(client, key, Path(os.getcwd()), paths, scope=scope, replace=replace)
+        keeping = Keeping(replace=replace, ttl_s=ttl_s, pinned=pinned)
+        entry = save_under(client, key, Path(os.getcwd()), paths, scope=scope, keeping=keeping)
     assert entry.snapshot is not None
     took = seconds(time.monotonic() - began_s)
     summary = f"Saved {entry.snapshot.files} files, {size(entry.snapshot.size)}, under {key!r} in {took}."
@@ -93,7 +107,7 @@ def get(context: Context, key: str, target: Path, scope: str, prefixes: tuple[st
         with waiting("copying"):
             attached = give_back(client, entry, target.expanduser())
     took = seconds(time.monotonic() - began_s)
-    value = {**_shown(entry), "hit": entry.key == key, "attached": attached, "to": str(target)}
+    value = CacheHit(**_fields(entry), hit=entry.key == key, attached=attached, to=str(target))
     assert entry.snapshot is not None
     what = f"{entry.snapshot.files} files, {size(entry.snapshot.size)}"
     show(as_json, value, f"{'Attached' if attached else 'Copied'} {what}, from {entry.key!r} in {took}.")
@@ -117,11 +131,13 @@ def list_entries(context: Context, scope: str | None, as_json: bool) -> None:
             size(entry.snapshot.size),
             moment(entry.created_ns),
             str(entry.uses),
+            "pinned" if entry.pinned else "",
+            moment(entry.expires_ns) if entry.expires_ns else "",
         )
         for entry in found
         if entry.snapshot is not None
     ]
-    lines = list(table(rows, ("scope", "key", "files", "size", "saved", "uses"))) or ["No keys yet."]
+    lines = list(table(rows, ("scope", "key", "files", "size", "saved", "uses", "pin", "expires"))) or ["No keys yet."]
     show(as_json, [_shown(entry) for entry in found], lines)
 
 
@@ -139,7 +155,7 @@ def show_entry(context: Context, key: str, scope: str, as_json: bool) -> None:
     if entry is None:
         raise NoSuch(f"Scope {scope!r} has no key {key!r}; `tv cache ls` lists those there are.")
     value = _shown(entry)
-    show(as_json, value, [f"{name.ljust(10)}  {item}" for name, item in value.items()])
+    show(as_json, value, [f"{name.ljust(10)}  {item}" for name, item in _fields(entry).items()])
 
 
 @cache.command(
@@ -159,10 +175,48 @@ def remove(context: Context, keys: tuple[str, ...], scope: str, as_json: bool) -
     with context.connect() as client:
         for key in keys:
             client.call(RemoveEntry(scope, key))
-    show(as_json, {"scope": scope, "removed": list(keys)}, f"Forgot {', '.join(keys)}.")
+    show(as_json, KeysRemoved(scope=scope, removed=list(keys)), f"Forgot {', '.join(keys)}.")
 
 
-def _shown(entry: Entry) -> dict[str, object]:
+@cache.command(epilog=notes("tv cache pin deps-1", "0, 1 if there is no such key, 3 if no daemon answers."))
+@click.argument("keys", nargs=-1, type=Name("key"), required=True, metavar="KEY...")
+@scope_option
+@json_option
+@pass_context
+def pin(context: Context, keys: tuple[str, ...], scope: str, as_json: bool) -> None:
+    """Never evict keys, however much room is needed; a time to live ends all the same."""
+    _set_pins(context, keys, scope, pinned=True, as_json=as_json)
+
+
+@cache.command(epilog=notes("tv cache unpin deps-1", "0, 1 if there is no such key, 3 if no daemon answers."))
+@click.argument("keys", nargs=-1, type=Name("key"), required=True, metavar="KEY...")
+@scope_option
+@json_option
+@pass_context
+def unpin(context: Context, keys: tuple[str, ...], scope: str, as_json: bool) -> None:
+    """Let keys be evicted again when room is needed."""
+    _set_pins(context, keys, scope, pinned=False, as_json=as_json)
+
+
+def _set_pins(context: Context, keys: tuple[str, ...], scope: str, *, pinned: bool, as_json: bool) -> None:
+    from taskvault.protocol.messages import SetPin
+
+    lines = [f"{'Pinned' if pinned else 'Unpinned'} {', '.join(keys)}."]
+    with context.connect() as client:
+        for key in keys:
+            entry = client.call(SetPin(scope, key, pinned)).entry
+            if pinned and entry is not None and entry.expires_ns:
+                lines.append(
+                    f"{key} expires at {moment(entry.expires_ns)} all the same; save it without --ttl to keep it."
+                )
+    show(as_json, KeysPinned(scope=scope, keys=list(keys), pinned=pinned), lines)
+
+
+def _shown(entry: Entry) -> CacheEntry:
+    return CacheEntry(**_fields(entry))
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
     snapshot = entry.snapshot
     return {
         "scope": entry.scope,
@@ -174,4 +228,6 @@ def _shown(entry: Entry) -> dict[str, object]:
         "created": moment(entry.created_ns),
         "used": moment(entry.used_ns),
         "uses": entry.uses,
+        "pinned": entry.pinned,
+        "expires": moment(entry.expires_ns) if entry.expires_ns else None,
     }

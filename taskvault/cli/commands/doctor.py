@@ -17,7 +17,11 @@ _SIGNS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}
 @json_option
 @pass_context
 def doctor(context: Context, as_json: bool) -> int:
-    """Check that this machine can run and mount a vault; says what to do about each thing that is wrong."""
+    """Check that this machine can run and mount a vault; says what to do about each thing that is wrong.
+
+    It needs neither a vault nor a daemon, and changes nothing; one file is written where the vault is or would be, to
+    see whether fsync works, and is gone again.
+    """
     from taskvault.cli.diagnosis import examine
 
     findings = examine(context.home)
@@ -26,6 +30,5 @@ def doctor(context: Context, as_json: bool) -> int:
         lines.append(f"{_SIGNS[finding.state]}  {finding.name}: {finding.fact}")
         if finding.remedy and finding.state != "ok":
             lines.append(f"      → {finding.remedy}")
-    value = [{"name": f.name, "state": f.state, "fact": f.fact, "remedy": f.remedy} for f in findings]
-    show(as_json, value, lines)
+    show(as_json, findings, lines)
     return ExitCode.NO if any(finding.state == "failed" for finding in findings) else ExitCode.OK

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import click
 
+from taskvault.cli import answers
 from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.errors import HostTrouble
 from taskvault.cli.mounts import is_dead, let_go, of_vault
@@ -40,7 +41,7 @@ def down(context: Context, force: bool, as_json: bool) -> None:
     if pid is None:
         for point in filter(is_dead, of_vault(context.home)):
             let_go(point)  # left by a daemon that was killed
-        show(as_json, {"home": str(context.home), "stopped": False}, "Not up.")
+        show(as_json, answers.Down(home=str(context.home), stopped=False), "Not up.")
         return
     try:
         _stop(context, pid, force=force)
@@ -50,7 +51,7 @@ def down(context: Context, force: bool, as_json: bool) -> None:
         _end(pid)
         for point in of_vault(context.home):
             let_go(point)
-    show(as_json, {"home": str(context.home), "stopped": True}, "Down.")
+    show(as_json, answers.Down(home=str(context.home), stopped=True), "Down.")
 
 
 def _stop(context: Context, pid: int, *, force: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from taskvault.cli.answers import Made
 from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.output import show
 
@@ -16,6 +17,7 @@ from taskvault.cli.output import show
 @click.option("--hash", "hash_name", metavar="NAME", help="Hash plugin; blake3 unless named.")
 @click.option("--compression", metavar="NAME", help="Compression plugin; zstd unless named.")
 @click.option("--chunking", metavar="NAME", help="Chunking plugin; fastcdc unless named.")
+@click.option("--eviction", metavar="NAME", help="Eviction plugin, kept in config.toml; lru unless named.")
 @json_option
 @pass_context
 def init(  # noqa: PLR0913  # one for each option
@@ -25,6 +27,7 @@ def init(  # noqa: PLR0913  # one for each option
     hash_name: str | None,
     compression: str | None,
     chunking: str | None,
+    eviction: str | None,
     as_json: bool,
 ) -> None:
     """Make a vault in DIR, or where TASKVAULT_HOME says.
@@ -34,12 +37,18 @@ def init(  # noqa: PLR0913  # one for each option
     from taskvault.cli.daemon_process import run_tvd
 
     home = directory.expanduser().absolute() if directory else context.home
-    choices = {"--size": size, "--hash": hash_name, "--compression": compression, "--chunking": chunking}
+    choices = {
+        "--size": size,
+        "--hash": hash_name,
+        "--compression": compression,
+        "--chunking": chunking,
+        "--eviction": eviction,
+    }
     named = [word for option, value in choices.items() if value is not None for word in (option, value)]
     run_tvd(["--home", str(home), "--init", *named])
     show(
         as_json,
-        {"home": str(home)},
+        Made(home=str(home)),
         [
             f"The vault is {home}.",
             "Start it with `tv up`." if home == context.home else f"Start it with `TASKVAULT_HOME={home} tv up`.",

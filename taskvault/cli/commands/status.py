@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
+from taskvault.cli.answers import State
 from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.exit_codes import ExitCode
 from taskvault.cli.output import seconds, show, size
@@ -20,7 +22,7 @@ def status(context: Context, as_json: bool) -> int:
 
     with context.connect() as client:
         found = client.call(GetStatus())
-    value = {name: getattr(found, name) for name in found.__struct_fields__}
+    value = msgspec.convert(found, State, from_attributes=True)
     full = found.used_bytes / found.capacity_bytes if found.capacity_bytes else 0.0
     show(
         as_json,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from taskvault.cli import answers
 from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.errors import Refusal
 from taskvault.cli.output import show
@@ -39,7 +40,8 @@ def up(context: Context, mount: Path | None, no_mount: bool, foreground: bool, a
     if wanted is not None and (running is None or os.path.realpath(running) != os.path.realpath(wanted)):
         where = f"at {running}" if running else "without a mount"
         raise Refusal(f"The daemon is already up {where}; stop it with `tv down` to mount it elsewhere.")
-    show(as_json, {"home": str(context.home), "mount": running, "started": False}, f"Already up{_at(running)}.")
+    value = answers.Up(home=str(context.home), mount=running, started=False)
+    show(as_json, value, f"Already up{_at(running)}.")
 
 
 def _running(context: Context) -> str | None:
@@ -57,7 +59,7 @@ def _start(context: Context, mount: Path | None, *, no_mount: bool, foreground: 
         command = tvd_command([*arguments, "--foreground"])
         os.execvp(command[0], command)  # noqa: S606  # to become it is the point
     started = start(arguments)
-    value = {"home": str(context.home), "mount": started.mount, "started": True, "pid": started.pid}
+    value = answers.Up(home=str(context.home), mount=started.mount, started=True, pid=started.pid)
     show(as_json, value, f"Up{_at(started.mount)}.")
 
 

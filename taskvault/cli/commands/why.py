@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
+from taskvault.cli import answers
+from taskvault.cli.answers import run_answer
 from taskvault.cli.context import Context, Name, json_option, notes, pass_context
 from taskvault.cli.errors import NoSuch
 from taskvault.cli.output import moment, seconds, show, table
@@ -36,11 +39,11 @@ def why(context: Context, run: str | None, as_json: bool) -> None:
         record = _record(client, run)
         others = client.call(FindRuns(command=record.command, limit=LOOKED_AT)).runs
     explanation = explain(record, others)
-    value = {
-        "run": _shown(record),
-        "nearest": explanation.nearest.run if explanation.nearest else None,
-        "changes": [{"kind": c.kind, "name": c.name, "before": c.before, "now": c.now} for c in explanation.changes],
-    }
+    value = answers.Why(
+        run=run_answer(record),
+        nearest=explanation.nearest.run if explanation.nearest else None,
+        changes=[msgspec.convert(change, answers.Change, from_attributes=True) for change in explanation.changes],
+    )
     show(as_json, value, described(explanation))
 
 
@@ -68,7 +71,7 @@ def runs(context: Context, limit: int, as_json: bool) -> None:
     ]
     lines = [*table(rows, ("run", "started", "outcome", "took", "saved", "command"))]
     lines.append(f"{len(found)} runs, {seconds(saved_s)} saved" if found else "No runs yet.")
-    show(as_json, [_shown(record) for record in found], lines)
+    show(as_json, [run_answer(record) for record in found], lines)
 
 
 def _record(client: Client, run: str | None) -> RunRecord:
@@ -86,8 +89,3 @@ def _record(client: Client, run: str | None) -> RunRecord:
     if not found:
         raise NoSuch(missing)
     return found[0]
-
-
-def _shown(record: RunRecord) -> dict[str, object]:
-    left_out = ("inputs", "environment", "facts")
-    return {name: getattr(record, name) for name in record.__struct_fields__ if name not in left_out}

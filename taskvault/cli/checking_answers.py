@@ -1,0 +1,62 @@
+"""What the commands that check a vault print with `--json`: see `taskvault.cli.answers`."""
+
+from __future__ import annotations
+
+from taskvault.cli.answer import Answer
+
+
+class ContentVerified(Answer, frozen=True, kw_only=True):
+    """What reading everything found."""
+
+    chunks: int
+    read_bytes: int
+    took_s: float
+    bad: list[str]
+    """Ids of chunks that are not what was stored, in hexadecimal; they are in quarantine."""
+    holders: list[str]
+    """Whose content they are: `entry SCOPE/KEY: PATH`, `snapshot NAME: PATH`, or a path under the mount."""
+
+
+class VaultFinding(Answer, frozen=True, kw_only=True):
+    """One thing that was not as it should be."""
+
+    check: str
+    where: str
+    what: str
+    remedy: str
+    """What was done about it, or would be."""
+    after_stop: bool
+    """An unclean stop leaves it behind, and the next start puts it right as well."""
+    repairable: bool
+    """False for what is only reported."""
+
+
+class VaultChecked(Answer, frozen=True, kw_only=True):
+    """What `tv fsck` found."""
+
+    home: str
+    dry_run: bool
+    count: int
+    findings: list[VaultFinding]
+
+
+class AuditEntry(Answer, frozen=True, kw_only=True):
+    """One record of the audit log."""
+
+    seq: int
+    time_ns: int
+    action: str
+    scope: str
+    key: str
+    who: str
+    detail: str
+
+
+class AuditChecked(Answer, frozen=True, kw_only=True):
+    """Whether the audit log is what was written."""
+
+    records: int
+    """Those that are as they were written, from the first."""
+    broken_at: int | None
+    """The first that is not; null if all are."""
+    reason: str
