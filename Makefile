@@ -4,13 +4,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := tvfs tvd taskvault plugins/tvplugins
 PYTEST_ARGS ?=
+SECONDS ?= 120
+TARGETS ?=
 # Lock files must hold for every machine, so they are made from the public index alone, whatever pip is told here.
 PIP_COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --no-config \
 	--generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench slow wheel wheel-test lock clean
+.PHONY: help setup run test check format bench fuzz slow wheel wheel-test lock clean docs reference man
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -42,6 +44,9 @@ format: setup ## rewrite the sources in the project's format
 bench: setup ## measure against real peers; minutes
 	@$(BIN)/python -m benchmarks
 
+fuzz: setup ## fuzz every parser, coverage-guided, SECONDS=120 in all; see docs/design/hostile-input.md
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
 slow: setup ## the long proofs that `make test` leaves out; many minutes
 	@$(BIN)/python -m pytest -ra -m slow --timeout 3600 $(PYTEST_ARGS)
 
@@ -51,6 +56,15 @@ wheel: setup ## build dist/taskvault-*.whl
 
 wheel-test: setup ## build the wheel, install it in a fresh environment, start every command
 	@$(BIN)/python packaging/wheel_smoke_test.py
+
+docs: setup ## build the documentation as a site, in build/site
+	@$(BIN)/mkdocs build --quiet --strict
+
+reference: setup ## write the generated pages of docs/reference
+	@$(BIN)/python packaging/reference.py
+
+man: setup ## write the manual pages
+	@$(BIN)/python packaging/man_pages.py
 
 lock: setup ## make the lock files again from pyproject.toml; add PIP_COMPILE_ARGS=--upgrade for newer versions
 	@echo "lock: requirements.lock"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.cases import attach, build, memory, save, sequential
+from benchmarks.cases import attach, build, entries, eviction, memory, save, sequential, space
 from benchmarks.pairs import Outcome
 
 CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
@@ -20,6 +20,9 @@ CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
     "sequential": sequential.measure,
     "build": build.measure,
     "memory": memory.measure,
+    "entries": entries.measure,
+    "space": space.measure,
+    "eviction": eviction.measure,
 }
 
 

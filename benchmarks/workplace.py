@@ -35,10 +35,16 @@ class Workplace:
 @contextmanager
 def vault(parent: Path, name: str = "vault", size: str = "40G") -> Iterator[Workplace]:
     """Make and start a vault; stop and remove it in the end."""
-    home = parent / name
-    shutil.rmtree(home, ignore_errors=True)
-    place = Workplace(home, home / "mnt")
+    home = fresh(parent / name)
     run(*TV, "init", str(home), "--size", size)
+    with running(home) as place:
+        yield place
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Workplace]:
+    """Start a vault; stop and remove it in the end."""
+    place = Workplace(home, home / "mnt")
     place.tv("up")
     try:
         yield place

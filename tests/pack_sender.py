@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from tvfs.content.attributes import OwnAttributes
 from tvfs.content.manifest import build_manifest
+from tvfs.content.snapshot import Snapshot
+from tvfs.content.tree_builder import TreeBuilder
+from tvfs.content.tree_index import REGULAR, IndexEntry
 from tvfs.digest import ChunkId
 from tvfs.ingest.commit import BlobRecord, ChunkRecord, IngestCommit, RowRecord
 from tvfs.packs.pack_writer import PackWriter
+from tvfs.vault.pack_grants import PackGrant
+from tvfs.vault.stored_entry import StoredEntry, StoredSnapshot
 from tvfs.vault.vault import Vault
 
 
 class PackSender:
     """One holder with one pack."""
 
-    def __init__(self, vault: Vault, holder: str, reserve_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, vault: Vault, holder: str, reserve_bytes: int = 1 << 20, *, granted: PackGrant | None = None
+    ) -> None:
         self.vault = vault
         self.holder = holder
-        grant = vault.grants.grant_blocking(holder, reserve_bytes)
+        grant = granted or vault.grants.grant_blocking(holder, reserve_bytes)
         self.number = grant.number
         self.writer = PackWriter(grant.descriptor, grant.number, vault.superblock.uuid)
 
@@ -46,3 +54,29 @@ def blob_of(vault: Vault, chunks: list[bytes]) -> tuple[BlobRecord, list[RowReco
     built = build_manifest([(len(raw), digest(raw)) for raw in chunks], digest)
     rows = [RowRecord("page", key, page) for key, page in built.pages]
     return BlobRecord(vault.hash_function.name, digest(b"".join(chunks)), built.root), rows
+
+
+async def store_tree(sender: PackSender, files: int) -> Snapshot:
+    """Commit a directory of so many files, `file <number>` in each."""
+    vault = sender.vault
+    raws = [b"file %d" % number for number in range(files)]
+    entries = [
+        IndexEntry(b"%06d" % number, REGULAR, 0o644, 0, 0, 0, len(raw), 1, ChunkId(vault.hash_function.digest(raw)))
+        for number, raw in enumerate(raws)
+    ]
+    built = TreeBuilder(vault.hash_function).build(OwnAttributes(0o755), entries)
+    assert built.attributes is not None
+    contents = dict.fromkeys([*raws, built.tree, built.attributes])
+    ids = {raw: ChunkId(vault.hash_function.digest(raw)) for raw in contents}
+    missing = await vault.committer.find_missing(list(ids.values()), sender.holder)
+    records = [sender.append(raw) for raw in contents if ids[raw] in missing]
+    assert await sender.commit(IngestCommit(chunks=records)) == []
+    rows = [RowRecord(family.value, key, value) for family, key, value in built.rows]
+    assert await sender.commit(IngestCommit(rows=rows)) == []
+    return built.directory.snapshot
+
+
+def entry_of(snapshot: Snapshot) -> StoredEntry:
+    """Return an entry that finds a tree."""
+    stored = StoredSnapshot(str(snapshot.tree), str(snapshot.attributes), snapshot.index, snapshot.files, snapshot.size)
+    return StoredEntry("main", "k", "saved", 1, 1, stored)

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 from benchmarks import trees
-from benchmarks.pairs import Outcome
-from benchmarks.workplace import Workplace, processes_of, proportional_bytes, read_all, run, vault
+from benchmarks.pairs import Outcome, run
+from benchmarks.workplace import Workplace, processes_of, proportional_bytes, read_all, vault
 
 SAMPLE_S = 0.1
 
