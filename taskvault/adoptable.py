@@ -193,7 +193,14 @@ def _below(path: bytes, directory: bytes) -> bool:
 
 def _leads_outside(directory: Path, link: Path) -> bool:
     target = os.readlink(link)
-    return not os.path.isabs(target) and not Path(os.path.normpath(link.parent / target)).is_relative_to(directory)
+    if os.path.isabs(target):
+        return False
+    depth = len(link.parent.relative_to(directory).parts)
+    for part in target.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:  # even if it comes back in: the directory will have another name
+            return True
+    return False
 
 
 def _mounted_at_or_below(directory: Path) -> str | None:

@@ -218,6 +218,8 @@ def _remove_copy(journal: Journal) -> None:
 
 @contextmanager
 def _turn(tree: MountedTree, directory: Path) -> Iterator[Journal]:
+    if directory == Path("/"):
+        raise NotAdoptable(directory, "holds the vault itself")
     if not directory.parent.is_dir():
         raise NotAdoptable(directory, "is not there")
     with one_at_a_time(directory):

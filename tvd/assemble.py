@@ -49,7 +49,6 @@ from tvfs.plugin_api import PluginRegistry
 from tvfs.vault.create import VaultExists, create_vault
 from tvfs.vault.layout import Layout
 from tvfs.vault.ranking import Ranking
-from tvfs.vault.room import MakeRoom
 from tvfs.vault.superblock import VaultSettings
 from tvfs.vault.vault import OpenSettings, Vault, open_vault
 
@@ -113,12 +112,13 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             clock=clock,
             sweep=filesystem.sweep,
             drop_deleted=vault.catalog.drop_deleted,
+            drop_copies=filesystem.drop_copies,
         )
-        vault.room.make_room = _copies_first(filesystem, reclaimer.make_room)
+        vault.room.make_room = reclaimer.make_room
         activity = ActivityRecorder()
         mount = _mount(config, WatchedFilesystem(filesystem, activity), lookups)
         if mount is not None:
-            filesystem.evictables.tell = mount.name_removed
+            filesystem.tell_of_removals(mount.name_removed)
         stop = StopRequest()
         facts = DaemonFacts(
             _version(),
@@ -257,18 +257,6 @@ def _open_settings(config: MemoryConfig) -> OpenSettings:
 def _filesystem_settings(config: MountConfig) -> FilesystemSettings:
     hot_files = config.enabled and config.passthrough and config.transport == "kernel"
     return FilesystemSettings(owner_uid=os.geteuid(), owner_gid=os.getegid(), hot_files=hot_files)
-
-
-def _copies_first(filesystem: Filesystem, make_room: MakeRoom) -> MakeRoom:
-    """Let copies of content go before any content does."""
-
-    async def make(wanted_bytes: int) -> bool:
-        if filesystem.drop_copies(wanted_bytes):
-            await trio.lowlevel.checkpoint()
-            return True
-        return await make_room(wanted_bytes)
-
-    return make
 
 
 def _version() -> str:

@@ -107,10 +107,12 @@ class Reclaimer:
         clock: Clock,
         sweep: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
         drop_deleted: Callable[[], None] = lambda: None,
+        drop_copies: Callable[[int], int] = lambda wanted_bytes: 0,
     ) -> None:
         """`sweep` removes what the mount does not show any more; until then it keeps its content.
 
-        `drop_deleted` has rows that were removed give back their room in the catalog.
+        `drop_deleted` has rows that were removed give back their room in the catalog; `drop_copies` removes copies of
+        content, about so many bytes, and returns how many.
         """
         self._room = room
         self._reservations = room.reservations
@@ -121,6 +123,7 @@ class Reclaimer:
         self._clock = clock
         self._sweep = sweep
         self._drop_deleted = drop_deleted
+        self._drop_copies = drop_copies
         self._expected: list[_Expected] = []
         self._turn = trio.Lock()
         self._exhausted_until_s = float("-inf")
@@ -151,12 +154,15 @@ class Reclaimer:
             )
         await self._tidy()
 
-    async def make_room(self, wanted_bytes: int) -> bool:
-        """Return True once so many bytes are free in all; False if nothing more can be let go."""
+    async def make_room(self, wanted_bytes: int, beside_bytes: int = 0) -> bool:
+        """Return True once so many bytes are free in all; False if nothing more can be let go.
+
+        So much is evicted that soon `beside_bytes` more are free: those who wait for them need not wait an epoch each.
+        """
         if self._clock.monotonic_s() < self._exhausted_until_s:
             await trio.lowlevel.checkpoint()
             return self._reservations.free_bytes >= wanted_bytes
-        if await self._free_up(wanted_bytes):
+        if await self._free_up(wanted_bytes, beside_bytes):
             return True
         self._exhausted_until_s = self._clock.monotonic_s() + EXHAUSTED_S
         return False
@@ -198,15 +204,15 @@ class Reclaimer:
                 return
             await trio.sleep(POLL_S)
 
-    async def _free_up(self, wanted_bytes: int) -> bool:
+    async def _free_up(self, wanted_bytes: int, beside_bytes: int = 0) -> bool:
         """Take steps until so many bytes are free; False when a whole epoch brought nothing and nothing is left."""
         progress_s = self._clock.monotonic_s()
         while self._reservations.free_bytes < wanted_bytes:
             async with self._turn:
                 if self._reservations.free_bytes >= wanted_bytes:
                     return True
-                progress = await self._step(wanted_bytes)
-            if progress:
+                progress = await self._step(wanted_bytes + beside_bytes)
+            if progress or self._reservations.free_bytes >= wanted_bytes:  # staged bytes that went, say
                 progress_s = self._clock.monotonic_s()
                 continue
             if not self._collector.left_young and not self._expected_bytes():
@@ -218,6 +224,9 @@ class Reclaimer:
 
     async def _step(self, wanted_bytes: int) -> bool:
         """Do the next thing that may help; False if there was nothing to do but wait."""
+        if self._drop_copies(max(1, wanted_bytes - self._reservations.free_bytes)):
+            await trio.lowlevel.checkpoint()
+            return True
         await self._sweep()
         self._drop_deleted()
         collected = await self._collector.collect()

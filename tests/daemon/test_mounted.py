@@ -221,3 +221,15 @@ def test_a_second_signal_ends_a_stop_that_waits(daemon: Any) -> None:
     assert not is_mounted(daemon.mount)
     daemon.start(mounted=True)
     assert daemon.stop() == 0
+
+
+def test_what_is_forgotten_gives_its_room_back_though_the_kernel_remembers_its_names(daemon: Any, tree: Path) -> None:
+    daemon.start(mounted=True)
+    with daemon.client() as client:
+        client.call(m.SaveEntry("main", "key", "saved", take_snapshot(client, tree, ["."])))
+    with daemon.client() as client:
+        # Every name below is known to the kernel now, and each is a reference to its inode.
+        assert content_of(daemon.mount / "keys")
+        client.call(m.RemoveEntry("main", "key"))
+        client.call(m.CollectGarbage(), timeout_s=60)
+        assert client.call(m.GetStatistics()).figures["live_bytes"] == 0

@@ -209,7 +209,7 @@ async def test_packs_are_granted_and_compacted_within_the_size(tmp_path: Path, m
         live: dict[ChunkId, bytes] = {}
         stored = 0
 
-        async def make_room(wanted_bytes: int) -> bool:
+        async def make_room(wanted_bytes: int, beside_bytes: int) -> bool:
             for chunk_id in draw.sample(sorted(live), max(1, len(live) // 8)) if live else ():
                 await vault.chunks.delete(chunk_id)
                 del live[chunk_id]

@@ -84,7 +84,9 @@ class Model:
     reading: list[tuple[float, Tree]] = field(default_factory=list)
     """Found without a lease, and readable until then."""
     rotten: dict[ChunkId, tuple[bytes, set[Place]]] = field(default_factory=dict)
-    """Chunks that were damaged on the disk: their bytes, and where."""
+    """Chunks that were damaged on the disk: their bytes, and where; also those that have healed elsewhere."""
+    bad: list[bytes] = field(default_factory=list)
+    """Those that are bad now."""
 
     def change(self, name: Name, known: Known | None) -> None:
         """An entry was written or removed."""
@@ -93,6 +95,11 @@ class Model:
             self.entries.pop(name, None)
         else:
             self.entries[name] = known
+
+    def may_be_evicted(self, names: list[Name]) -> None:
+        """For a time that the model does not see, entries that are not pinned may be gone, and come back."""
+        for name in names:
+            self.versions.setdefault(name, []).extend((None, self.entries.get(name)))
 
     def all_is_durable(self) -> None:
         """A flush was acknowledged."""
@@ -106,7 +113,7 @@ class Model:
 
     def is_rotten(self, raw: bytes) -> bool:
         """Whether a content may have a damaged part."""
-        return any(bad in raw for bad, _ in self.rotten.values())
+        return any(bad in raw for bad in self.bad)
 
 
 class Referee:
@@ -116,6 +123,8 @@ class Referee:
         self.world = world
         self.model = model
         self.checks = 0
+        self._chunks: dict[ChunkId, bytes] = {}
+        """What was read from the disk in this check."""
 
     async def check(self) -> None:
         """Look at everything."""
@@ -135,6 +144,7 @@ class Referee:
             if now_s < until_s:
                 await self.check_tree(tree, "one that is being read")
         await self.check_work()
+        self._chunks.clear()
 
     def check_counts(self) -> None:
         """The counts are what the rows say, what is wanted is there, and what is not is known as unwanted."""
@@ -192,15 +202,17 @@ class Referee:
 
     async def check_live_chunks(self) -> None:
         """What is live can be read from the disk, whatever is cached."""
-        index = ChunkIndex(self.world.vault.catalog)
-        for chunk_id in list(index.live()):
-            row = index.find(chunk_id)
-            if row is None or self.lies_rotten(chunk_id, row):
-                continue
-            try:
-                await self.world.vault._store.get(chunk_id)
-            except (ChunkDamaged, ChunkMissing) as exc:
-                raise Wrong(f"a live chunk cannot be read: {exc}") from exc
+        rotten = self.model.rotten
+        rows = [(ChunkId(key), decode_chunk_row(value)) for key, value in self.world.vault.catalog.scan(Family.CHUNK)]
+        live = [
+            chunk_id
+            for chunk_id, row in rows
+            if row.state is ChunkState.LIVE and not (chunk_id in rotten and self.lies_rotten(chunk_id, row))
+        ]
+        try:
+            self._chunks = dict(zip(live, await self.world.vault._store.get_many(live), strict=True))
+        except (ChunkDamaged, ChunkMissing) as exc:
+            raise Wrong(f"a live chunk cannot be read: {exc}") from exc
 
     async def check_held(self, each: Tree | Blob) -> None:
         """What a holder was promised is there."""
@@ -235,8 +247,8 @@ class Referee:
             return b""
         try:
             if content.kind is ContentKind.CHUNK:
-                return await self.world.vault._store.get(ChunkId(content.hash))
-            return b"".join([await self._read_items(self._manifest(content.hash, what), what)])
+                return await self._chunk(content.hash)
+            return await self._read_items(self._manifest(content.hash, what), what)
         except (ChunkDamaged, ChunkMissing) as exc:
             raise Wrong(f"{what} cannot be read: {exc}") from exc
 
@@ -250,12 +262,15 @@ class Referee:
                     demand(await self.world.read(name + b"/" + file) == raw, f"work/{name!r}/{file!r} is another")
 
     def heal(self) -> None:
-        """Forget the damage of chunks that are gone, or that lie well somewhere else."""
-        index = ChunkIndex(self.world.vault.catalog)
-        for chunk_id in list(self.model.rotten):
-            row = index.find(chunk_id)
-            if row is None or (row.state is not ChunkState.QUARANTINED and not self.lies_rotten(chunk_id, row)):
-                del self.model.rotten[chunk_id]
+        """Find out which of the damaged chunks are bad now: what came again lies well somewhere else."""
+        self.model.bad = [raw for chunk_id, (raw, _) in self.model.rotten.items() if self.is_bad(chunk_id)]
+
+    def is_bad(self, chunk_id: ChunkId) -> bool:
+        """Whether a chunk cannot be read, because of a damage."""
+        if chunk_id not in self.model.rotten:
+            return False
+        row = ChunkIndex(self.world.vault.catalog).find(chunk_id)
+        return row is not None and (row.state is ChunkState.QUARANTINED or self.lies_rotten(chunk_id, row))
 
     def lies_rotten(self, chunk_id: ChunkId, row: ChunkRow) -> bool:
         """Whether the record that a row points to was damaged."""
@@ -278,8 +293,12 @@ class Referee:
             elif id_ == HOLE:
                 parts.append(bytes(length))
             else:
-                parts.append(await self.world.vault._store.get(ChunkId(id_)))
+                parts.append(await self._chunk(id_))
         return b"".join(parts)
+
+    async def _chunk(self, id_: bytes) -> bytes:
+        chunk = self._chunks.get(ChunkId(id_))
+        return chunk if chunk is not None else await self.world.vault._store.get(ChunkId(id_))
 
 
 def is_like(entry: StoredEntry, known: Known) -> bool:

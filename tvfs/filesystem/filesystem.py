@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 
 import trio
@@ -163,7 +163,9 @@ class Filesystem(FileRequests):
         )
         self._namespace.follower = evictables
         self._files.opened = evictables.opened
-        self.gatherer = Gatherer(vault.catalog, vault.counters, self._nodes, self._directories, self._namespace, evictables)
+        self.gatherer = Gatherer(
+            vault.catalog, vault.counters, self._nodes, self._directories, self._namespace, evictables
+        )
         return evictables
 
     def _new_hot_files(self) -> HotFiles:
@@ -404,6 +406,10 @@ class Filesystem(FileRequests):
             ino = found.attributes.ino
         return ino
 
+    def tell_of_removals(self, tell: Callable[[int, bytes, int], None]) -> None:
+        """Have the kernel told, by parent, name and inode (0: only the name), what the owner removes by itself."""
+        self.evictables.tell = self._trash.tell = tell
+
     def discard(self, parent: Ino, name: bytes) -> None:
         """Move a name and everything below it to the trash: one dirent, whatever the size."""
         self._trash.discard(parent, name)
@@ -429,10 +435,9 @@ class Filesystem(FileRequests):
         return await self._sealer.seal_all()
 
     async def sweep(self) -> int:
-        """Remove what is in the trash and not staged any more; return how many trees are left, being in use."""
-        left = await self._trash.sweep()
+        """Remove what was staged, and what is in the trash; return how many trees are left because they are in use."""
         await self._staging.reap()
-        return left
+        return await self._trash.sweep()
 
     def open_files(self) -> int:
         """How many handles to files are open."""
@@ -444,8 +449,7 @@ class Filesystem(FileRequests):
 
     def _room_for_copies(self) -> int:
         # They go long before anything else has to: the high watermark is at a tenth.
-        kept_bytes = self._vault.reservations.capacity_bytes // _KEPT_FROM_COPIES
-        return self._staging.room.for_bytes() - kept_bytes
+        return self._staging.room.for_bytes() - self._vault.reservations.capacity_bytes // _KEPT_FROM_COPIES
 
     def staged_files(self) -> int:
         """How many files are staged."""
@@ -486,15 +490,11 @@ class Filesystem(FileRequests):
         return self._lookups.holds(Ino(ino)) or self._files.is_open(ino) or self._listings.is_open(ino)
 
     def _range_in_use(self, first: int, end: int) -> bool:
-        if self._lookups.holds_any(first, end):
-            return True
-        opened = [*self._files.open_inodes(), *self._listings.open_inodes()]
-        return any(first <= ino < end for ino in opened)
+        opened = (*self._files.open_inodes(), *self._listings.open_inodes())
+        return self._lookups.holds_any(first, end) or any(first <= ino < end for ino in opened)
 
     def _purge_if_gone(self, ino: int) -> None:
-        if self._in_use(ino):
-            return
-        inode = self._nodes.find(ino)
+        inode = None if self._in_use(ino) else self._nodes.find(ino)
         if inode is not None and inode.nlink == 0:
             change = self._namespace.change()
             self._namespace.purge(change, ino)

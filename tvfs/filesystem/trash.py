@@ -49,11 +49,16 @@ class Trash:
         self._staging = staging
         self._slice = slice_names
         self._range_in_use = range_in_use
+        self.tell: Callable[[int, bytes, int], None] = lambda _parent, _name, _ino: None
+        """Called with parent and name of what was discarded, for the kernel; must not wait."""
         self._range_gone = range_gone
         self._sweeping = trio.Lock()
 
     def discard(self, parent: int, name: bytes) -> None:
-        """Take a name away with everything below it; raise `NotFound`.  The parent may be read-only."""
+        """Take a name away with everything below it; raise `NotFound`.  The parent may be read-only.
+
+        The kernel is told: as long as it remembers names below, they are in use, and nothing of them is let go.
+        """
         ino, inode = self._namespace.child(parent, name)
         change = self._namespace.change()
         self._namespace.leave(change, parent, name, inode)
@@ -62,6 +67,7 @@ class Trash:
         else:
             self._namespace.release_name(change, ino)
         change.commit()
+        self.tell(parent, name, 0)
 
     async def sweep(self) -> int:
         """Remove what can be removed now, in slices; return how many trees are left because they are in use.

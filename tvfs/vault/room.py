@@ -9,8 +9,11 @@ import trio
 
 from tvfs.vault.reservations import Reservations
 
-MakeRoom = Callable[[int], Awaitable[bool]]
-"""Return True when so many bytes are free in all, or what is free has changed; False if nothing more can be let go."""
+MakeRoom = Callable[[int, int], Awaitable[bool]]
+"""Called with how much must be free, and how much beside is waited for by others, whose turn comes then.
+
+Returns True when the former is free, or what is free has changed; False if nothing more can be let go.
+"""
 
 LOOKED_AT_S = 0.05
 """How often who waits for others to give something back looks whether they did."""
@@ -32,6 +35,8 @@ class Room:
         """Set when somebody was refused who could not wait; whoever makes room replaces it."""
         self._turn = trio.Lock()
         self._returning = 0
+        self._wanted_bytes = 0
+        """By all who wait, whoever has the turn included."""
 
     @property
     def waiting(self) -> bool:
@@ -60,15 +65,15 @@ class Room:
         if size_bytes <= self.free_bytes():
             self.reservations.reserve(holder, size_bytes)
             return
-        waited_s = 0.0
-        async with self._turn:
-            while size_bytes > self.reservations.free_bytes:
-                if size_bytes > self.reservations.most_bytes:
-                    raise self.reservations.full(size_bytes)
-                if await self._made_room(size_bytes):
-                    continue
-                waited_s = await self._wait_for_others(size_bytes, waited_s, patience_s)
-            self.reservations.reserve(holder, size_bytes)
+        if size_bytes > self.reservations.most_bytes:
+            raise self.reservations.full(size_bytes)
+        self._wanted_bytes += size_bytes
+        try:
+            async with self._turn:
+                await self._wait(size_bytes, patience_s)
+                self.reservations.reserve(holder, size_bytes)
+        finally:
+            self._wanted_bytes -= size_bytes
 
     @contextmanager
     def returning(self) -> Iterator[None]:
@@ -92,11 +97,17 @@ class Room:
         finally:
             self.reservations.release(holder)
 
+    async def _wait(self, size_bytes: int, patience_s: float) -> None:
+        waited_s = 0.0
+        while size_bytes > self.reservations.free_bytes:
+            if not await self._made_room(size_bytes):
+                waited_s = await self._wait_for_others(size_bytes, waited_s, patience_s)
+
     async def _made_room(self, size_bytes: int) -> bool:
         if self.make_room is None:
             await trio.lowlevel.checkpoint()
             return False
-        return await self.make_room(size_bytes)
+        return await self.make_room(size_bytes, self._wanted_bytes - size_bytes)
 
     async def _wait_for_others(self, size_bytes: int, waited_s: float, patience_s: float) -> float:
         promised_bytes = self.reservations.reserved_bytes

@@ -148,6 +148,17 @@ async def test_several_who_ask_at_once_do_not_evict_for_each_other_twice(
     assert 19 <= vault.evicted <= 24
 
 
+async def test_all_who_wait_wait_one_epoch_together(autojump_clock: trio.testing.MockClock) -> None:
+    vault = SmallVault(entries=97)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for name in "abcdefgh":
+            nursery.start_soon(vault.room.reserve, name, 5_000)
+    assert trio.current_time() - began < 2 * EPOCH_S + 3
+    assert vault.room.reservations.reserved_bytes == 40_000
+    assert 40 <= vault.evicted <= 48
+
+
 async def test_what_is_dead_already_is_compacted_before_anything_is_evicted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

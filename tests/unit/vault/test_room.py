@@ -21,11 +21,13 @@ class Disk:
         self.evictable = 0
         self.step = 100
         self.asked: list[int] = []
+        self.beside: list[int] = []
         self.reservations = Reservations(CAPACITY, lambda: self.used)
         self.room = Room(self.reservations)
         self.room.make_room = self.make_room
 
-    async def make_room(self, wanted_bytes: int) -> bool:
+    async def make_room(self, wanted_bytes: int, beside_bytes: int) -> bool:
+        self.beside.append(beside_bytes)
         self.asked.append(wanted_bytes)
         await trio.sleep(1)
         freed = min(self.step, self.evictable)
@@ -86,6 +88,7 @@ async def test_nobody_is_overtaken(autojump_clock: trio.testing.MockClock) -> No
             await trio.testing.wait_all_tasks_blocked()
             assert disk.room.free_bytes() == 0, "what comes free belongs to who waits"
     assert order == ["large", *(f"small {number}" for number in range(5))]
+    assert (disk.beside[0], disk.beside[-1]) == (0, 50), "who makes room knows who else waits"
     assert disk.reservations.reserved_bytes == 550
 
 
