@@ -187,13 +187,16 @@ class Evictor:
         if self._entries.ranks.are_complete:
             return
         log = structlog.get_logger().bind(part="eviction")
-        log.info("ranking every entry anew", entries=self._entries.count())
+        count = self._entries.count()
+        if count:
+            log.info("ranking every entry anew", entries=count)
         for source in self._sources:
             after = source.rank_some(None)
             while after is not None:
                 await trio.sleep(PAUSE_S)
                 after = source.rank_some(after)
-        log.info("every entry is ranked")
+        if count:
+            log.info("every entry is ranked")
 
     async def _wait_for_more(self, progress_s: float) -> bool:
         """Wait for what will be a candidate in a moment; return False if there is nothing to wait for."""

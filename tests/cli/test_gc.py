@@ -16,10 +16,12 @@ def project(tmp_path: Path) -> Path:
 
 def test_what_nothing_wants_any_more_goes_and_the_counts_are_right(vault: Vault, project: Path) -> None:
     vault.tv("cache", "save", "gc-key", "output", cwd=project)
+    before = vault.json("stats")["collected_objects"]
     vault.tv("cache", "rm", "gc-key")
     done = vault.json("gc", "--check")
     assert done["findings"] == []
-    assert done["objects"] >= 1
+    # On a slow machine the background may have been first.
+    assert vault.json("stats")["collected_objects"] >= max(before + 1, before + done["objects"])
     said = vault.tv("gc", "--check").out
     assert "freed" in said
     assert "every count is the number of references" in said

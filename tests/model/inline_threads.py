@@ -39,6 +39,8 @@ def real_threads() -> Iterator[None]:
         yield
     finally:
         _real -= 1
+        # How often trio drew lots meanwhile was up to the threads.
+        trio._core._run._r.seed(0)  # type: ignore[attr-defined]
 
 
 async def _run_inline(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -307,9 +307,10 @@ class Actions:
     async def seal(self) -> None:
         """Turn what was written into chunks."""
         with real_threads():
-            await self.world.filesystem.seal_all()
+            sealed = await self.world.filesystem.seal_all()
         self.model.staged.clear()
-        self.durable()
+        if sealed:
+            self.durable()
 
     async def snapshot(self) -> None:
         """Have a directory as a tree."""
@@ -319,7 +320,9 @@ class Actions:
         holder = self.draw.choice(HOLDERS)
         with real_threads():
             outcome = await self.world.filesystem.snapshot(self.world.ino(name), holder=holder)
-        self.promise(holder, Tree(outcome.snapshot, dict(self.model.dirs[name])))
+        # Not acknowledged as durable: that comes with the entry that it is bound to.
+        tree = Tree(outcome.snapshot, dict(self.model.dirs[name]), durable=False)
+        self.model.held.setdefault(holder, []).append(tree)
 
     async def sweep(self) -> None:
         """Remove what is in the trash."""
@@ -552,7 +555,8 @@ class Actions:
         # Nothing was let go of since: also what only a holder kept is there.
         for held in self.model.held.values():
             for each in held:
-                await self.referee.check_held(each)
+                if each.durable or not power:
+                    await self.referee.check_held(each)
         self.model.holders_are_gone()
         self.model.all_is_durable()
         await self.referee.check()

@@ -45,6 +45,8 @@ class Tree:
 
     snapshot: Snapshot
     files: dict[bytes, bytes]
+    durable: bool = True
+    """Whether that it is there was acknowledged, before an entry was bound to it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Blob:
 
     content: Content
     raw: bytes
+    durable: bool = True
 
 
 @dataclass(frozen=True)
@@ -258,8 +261,11 @@ class Referee:
         for name, files in self.model.dirs.items():
             demand(set(self.world.names(name)) == set(files), f"work/{name!r} has {self.world.names(name)}")
             for file, raw in files.items():
-                if not self.model.is_rotten(raw):
-                    demand(await self.world.read(name + b"/" + file) == raw, f"work/{name!r}/{file!r} is another")
+                if self.model.is_rotten(raw):
+                    continue
+                found = await self.world.read(name + b"/" + file)
+                what = f"{len(found)} bytes {found[:20]!r}, expected {len(raw)} {raw[:20]!r}"
+                demand(found == raw, f"work/{name!r}/{file!r} is another: {what}")
 
     def heal(self) -> None:
         """Find out which of the damaged chunks are bad now: what came again lies well somewhere else."""

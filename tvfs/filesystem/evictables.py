@@ -25,6 +25,7 @@ from tvfs.filesystem.evictable_rows import (
     MARKED,
     MOST_PLACES,
     NAMES_FIRST,
+    RANGE_NEXT,
     TO_GATHER,
     VERSION,
     FileUse,
@@ -208,6 +209,11 @@ class Evictables:
             change.afterwards.append(lambda: self._marked.discard(ino))
         elif inode.is_regular:
             self._forget(change.batch, ino, self._use(ino))
+
+    def range_left(self, change: Change, first: int) -> None:
+        """The root of an attached tree is removed: what was moved out of the tree needs its range, until it does not."""
+        change.batch.put(Family.USAGE, file_row(TO_GATHER, first), RANGE_NEXT)
+        self._active = True
 
     def range_gone(self, change: Change, first: int, end: int) -> None:
         """All inodes with numbers from `first` to `end` are removed, in this change."""

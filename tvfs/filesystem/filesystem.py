@@ -161,8 +161,7 @@ class Filesystem(FileRequests):
             sharers=vault.catalog.count,
             function=vault.hash_function.name,
         )
-        self._namespace.follower = evictables
-        self._files.opened = evictables.opened
+        self._namespace.follower, self._files.opened = evictables, evictables.opened
         self.gatherer = Gatherer(
             vault.catalog, vault.counters, self._nodes, self._directories, self._namespace, evictables
         )

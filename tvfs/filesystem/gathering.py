@@ -3,7 +3,8 @@
 What is queued is in rows, so that it goes on after a kill; the greatest inode number first, so that of an attached tree
 what is below comes before the root of its range.  Files of an attached tree have their content from the tree, and
 removing one of them would give nothing back: each gets a row of its own here, and when all have one the range is
-dissolved.  Nothing of that can be seen through the mount.
+dissolved.  So is the range of an attached tree that was removed, parts of which were moved elsewhere before.  Nothing of
+that can be seen through the mount.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Gatherer:
         self._namespace = namespace
         self._counters = counters
         self._evictables = evictables
+        self._damaged: set[int] = set()
+        """Directories whose tree cannot be read: their ranges stay."""
 
     async def run(self) -> None:
         """Go through what is queued, until cancelled."""
@@ -76,6 +79,7 @@ class Gatherer:
             try:
                 await self._next(ino, row[1], pace)
             except (TreeIndexMissing, RowDamaged, NotFound):  # gone meanwhile, or damaged: nobody can list it
+                self._damaged.add(ino)
                 self._settle(ino)
             await pace.breathe()
 
@@ -83,10 +87,10 @@ class Gatherer:
         directory = self._nodes.find(ino)
         attached = self._nodes.ranges.find(ino)
         wanted = self._evictables.covers(ino) or (attached is not None and self._is_being_dissolved(attached))
-        if directory is None or not directory.is_directory or not directory.nlink or not wanted:
-            self._settle(ino)
-        elif state == RANGE_NEXT:
+        if state == RANGE_NEXT:
             await self._dissolve(ino, attached, pace)
+        elif directory is None or not directory.is_directory or not directory.nlink or not wanted:
+            self._settle(ino)
         else:
             await self._go_through(ino, attached, pace)
 
@@ -164,7 +168,7 @@ class Gatherer:
 
     async def _dissolve(self, ino: int, attached: AttachedRange | None, pace: Pace) -> None:
         """Remove the range if nothing needs it; what was moved out of the tree may."""
-        if attached is None:
+        if attached is None or attached.first != ino:
             self._settle(ino)
             return
         after, end = ino.to_bytes(8, "big"), attached.end.to_bytes(8, "big")
@@ -181,6 +185,8 @@ class Gatherer:
             await pace.breathe()
         if is_needed:
             change.commit()
+            if any(attached.first <= damaged < attached.end for damaged in self._damaged):
+                self._settle(ino)
             return
         # No await since the last look at the rows: nothing of the range has come back.
         change.batch.delete(Family.USAGE, file_row(TO_GATHER, ino))
@@ -189,7 +195,7 @@ class Gatherer:
 
     def _settle_member(self, change: Change, ino: int, inode: Inode) -> bool:
         """Let an inode with a row need nothing of its range; return whether that takes more than this."""
-        if inode.is_directory and inode.hash != NO_HASH:
+        if inode.is_directory and inode.hash != NO_HASH and inode.nlink:
             change.batch.put(Family.USAGE, file_row(TO_GATHER, ino), NAMES_FIRST)
             return True
         member = self._nodes.entry(ino)

@@ -52,6 +52,10 @@ class Follower(Protocol):
         """An inode is removed."""
         ...
 
+    def range_left(self, change: Change, first: int) -> None:
+        """The root of an attached tree is removed, and something of the tree may be elsewhere."""
+        ...
+
 
 class Namespace:
     """Makes, removes and moves names; keeps link counts, times and orphans right."""
@@ -249,8 +253,11 @@ class Namespace:
         if inode.is_directory:
             self._directories.remove_all(change, ino)
             attached = self._nodes.ranges.find(ino)
-            if attached is not None and attached.first == ino and not attached.moved:
-                self._nodes.ranges.remove(change, attached)
+            if attached is not None and attached.first == ino:
+                if not attached.moved:
+                    self._nodes.ranges.remove(change, attached)
+                elif self.follower is not None:
+                    self.follower.range_left(change, ino)
 
     def _exchange(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
         ino, inode = self.child(parent, name)

@@ -8,6 +8,7 @@ import msgspec
 
 from tvfs.catalog.catalog import Batch, Family
 from tvfs.filesystem.directories import decode_dirent
+from tvfs.filesystem.evictable_rows import TO_GATHER, file_row
 from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, Inode, changed
 from tvfs.filesystem.ranges import AttachedRange
 from tvfs.filesystem.scans import rows_of
@@ -50,7 +51,10 @@ def _check_rows(exam: Examination) -> Iterator[Step]:
             yield _removed(weak_key, f"range {weaker.first}", what, "removed")
             before = attached if weaker is before else before
             continue
-        if next(exam.catalog.scan(Family.INODE, key, attached.end.to_bytes(8, "big")), None) is None:
+        is_left = next(exam.catalog.scan(Family.INODE, key, attached.end.to_bytes(8, "big")), None) is not None
+        # Its root was removed, and it is about to be dissolved.
+        is_going = exam.catalog.get(Family.USAGE, file_row(TO_GATHER, attached.first)) is not None
+        if not is_left and not is_going:
             yield _removed(key, where, "nothing that it attached is there any more", "removed")
             continue
         before = attached

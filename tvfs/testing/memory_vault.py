@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import cache
 from pathlib import Path
 
 from tvfs.catalog.catalog import Batch, Family
@@ -35,7 +36,13 @@ def memory_vault(home: Path, catalog: MemoryCatalog, clock: ManualClock, *, capa
         superblock = Superblock(FORMAT, bytes(range(16)), "blake3", Chunking("fastcdc"), "zstd", capacity_bytes, 0)
         batch.put(Family.SYS, KEY, encode_superblock(superblock))
         catalog.write(batch)
-    return Vault(layout, catalog, PluginRegistry(), settings=OpenSettings(), clock=clock, on_damage=None)
+    return Vault(layout, catalog, _registry(), settings=OpenSettings(), clock=clock, on_damage=None)
+
+
+@cache
+def _registry() -> PluginRegistry:
+    # Looking for plugins takes longer than everything else that opening a vault in memory does.
+    return PluginRegistry()
 
 
 class MemoryWorld:

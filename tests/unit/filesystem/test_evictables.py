@@ -436,7 +436,7 @@ async def contents(world: MemoryWorld) -> list[bytes]:
     return found
 
 
-async def play_one(world: MemoryWorld, what: str, path: bytes, other: bytes) -> None:  # noqa: PLR0912 - a table
+async def play_one(world: MemoryWorld, what: str, path: bytes, other: bytes) -> None:
     filesystem = world.filesystem
     match what:
         case "write":
@@ -473,6 +473,31 @@ async def play_one(world: MemoryWorld, what: str, path: bytes, other: bytes) -> 
         case "attach":
             snapshot = (await filesystem.snapshot(world.ino(b"source"))).snapshot
             filesystem.attach(*world.place(path), snapshot)
+
+
+async def test_a_removed_tree_gives_back_what_it_was_attached_with_though_parts_of_it_were_moved(
+    world: MemoryWorld,
+) -> None:
+    world.mkdir(b"tree")
+    world.mkdir(b"tree/d")
+    await world.write(b"tree/d/moved", b"moved")
+    await world.write(b"tree/one", b"linked")
+    await world.write(b"tree/other", b"other")
+    world.filesystem.link(world.ino(b"tree/one"), world.ino(b"tree"), b"two")
+    snapshot = (await world.filesystem.snapshot(world.ino(b"tree"))).snapshot
+    world.filesystem.attach(WORK, b"again", snapshot)
+    world.filesystem.discard(WORK, b"tree")
+    world.rename(b"again/d", b"d")
+    world.filesystem.discard(WORK, b"again")
+    await world.filesystem.sweep()
+    check(world)
+    world.kill()
+    check(world)
+    await world.filesystem.gatherer.gather()
+    assert list(world.vault.catalog.scan(Family.RANGE)) == []
+    check(world)
+    assert await freed(world) > 0
+    assert await world.read(b"d/moved") == b"moved"
 
 
 async def test_a_directory_of_an_attached_tree_is_an_ordinary_one_after_gathering(cache: MemoryWorld) -> None:
