@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from taskvault.adoptable import difference, remove_tree, walk
+from taskvault import adoption
+from taskvault.adoptable import NotAdoptable, difference, remove_tree, walk
+from taskvault.client import Client
 from tests.cli.conftest import ROOT, Vault
+from tvfs import failpoints
 
 pytestmark = pytest.mark.kernel
 
@@ -198,6 +201,24 @@ def test_what_was_written_after_an_interrupted_switch_is_never_removed(
     (directory.parent / ".cache.taskvault-adoption").unlink()
     vault.tv("adopt", "--undo", str(directory))
     assert (directory / "late").exists()
+
+
+@pytest.mark.parametrize("way", ["adopt", "release"])
+def test_what_is_written_during_the_switch_takes_it_back(vault: Vault, directory: Path, way: str) -> None:
+    if way == "release":
+        vault.tv("adopt", str(directory))
+    content = Path(os.path.realpath(directory)) if way == "release" else directory.parent / ".cache.taskvault-aside"
+    failpoints.arm(f"{way}.after_switch", lambda: (content / "late").write_text("late") and None)
+    try:
+        with Client.connect(vault.home) as client, pytest.raises(NotAdoptable, match="was written to"):
+            getattr(adoption, way)(client, directory)
+    finally:
+        failpoints.disarm_all()
+    assert directory.is_symlink() == (way == "release")
+    assert (directory / "late").read_text() == "late"
+    assert siblings(directory) == []
+    if way == "release":
+        vault.tv("adopt", "--undo", str(directory))
 
 
 def test_the_same_again_changes_nothing(vault: Vault, directory: Path) -> None:

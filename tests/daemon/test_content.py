@@ -27,6 +27,8 @@ from tvfs.ingest.tree_walk import save_paths
 from tvfs.plugin_api import PluginRegistry
 
 ROOT = Path(__file__).parent.parent.parent
+EXITED_3 = b"\x20\x03"
+"""A serialised `ActionResult`."""
 
 
 def save(client: Client, tree: Path) -> m.SnapshotRef:
@@ -88,14 +90,14 @@ def test_entries_are_kept_replaced_listed_and_removed(daemon: Any, tree: Path, t
         assert client.call(m.GetEntry("main", "a", count_use=True)).entry.snapshot == second
         assert client.call(m.GetEntry("main", "a")).entry.uses == 1
         client.call(m.SaveEntry("pr/1", "a", "saved", first))
-        client.call(m.SaveEntry("main", "b", "run", first, result=b"result", cost_ns=5))
+        client.call(m.SaveEntry("main", "b", "run", first, result=EXITED_3, cost_ns=5))
         client.call(m.NameSnapshot("release", second))
 
         everything = client.call(m.ListEntries()).entries
         assert [(entry.scope, entry.key, entry.kind) for entry in everything] == [
             ("main", "a", "saved"), ("main", "b", "run"), ("pr/1", "a", "saved"),
         ]  # fmt: skip
-        assert (everything[1].result, everything[1].cost_ns) == (b"result", 5)
+        assert (everything[1].result, everything[1].cost_ns) == (EXITED_3, 5)
         pages = [client.call(m.ListEntries(after=after, limit=1)).entries for after in (None, ("main", "a"))]
         assert [page[0].key for page in pages] == ["a", "b"]
         assert [entry.key for entry in client.call(m.ListEntries(scope="pr/1")).entries] == ["a"]
@@ -328,7 +330,7 @@ def test_a_full_vault_refuses_and_keeps_what_it_has(daemon: Any, tree: Path, tmp
     daemon.start(env={"TASKVAULT_VAULT_CAPACITY_BYTES": "64M", "TASKVAULT_VAULT_COMPRESSION": "none"})
     with daemon.client() as client:
         snapshot = save(client, tree)
-        client.call(m.SaveEntry("main", "key", "saved", snapshot))
+        client.call(m.SaveEntry("main", "key", "saved", snapshot, pinned=True))
         (tree / "too much").write_bytes(os.urandom(70 << 20))
         with pytest.raises(Refused, match="room for") as refused:
             save(client, tree)

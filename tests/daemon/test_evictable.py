@@ -87,7 +87,7 @@ def test_an_ordinary_directory_takes_all_room_from_the_cache_and_is_then_full_by
         (work / "cache" / str(number)).write_bytes(bytes_of(number))
     time.sleep(2)  # a file that was just written is left alone for a moment
     written = []
-    with pytest.raises(OSError) as full:
+    with pytest.raises(OSError) as full:  # noqa: PT012 - until it is full
         for number in range(100):
             (work / f"kept-{number}").write_bytes(bytes_of(number + 1000))
             written.append(number)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from tvfs.catalog.catalog import Batch, Family
@@ -24,9 +25,9 @@ from tvfs.vault.entries import EntryTable
 from tvfs.vault.entry_ranks import EntryRanks
 from tvfs.vault.entry_rows import EntryRows
 from tvfs.vault.leases import Leases
-from tvfs.vault.pack_grants import PackGrants
 from tvfs.vault.reservations import Reservations
 from tvfs.vault.stored_entry import StoredEntry
+from tvfs.vault.unwanted import EPOCH_S
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def _no_epoch() -> AbstractContextManager[None]:
 
 def _not_asked_again() -> AbstractContextManager[None]:
     def may_go(self: Collector, key: bytes, now: Any) -> bool:
-        return not self._leases.is_leased(key[-32:])
+        young = self._clock.monotonic_s() - self._catalog.unwanted.since_s(key) < EPOCH_S
+        return not (young or self._leases.is_leased(key[-32:]))
 
     return replaced(Collector, "_may_go", may_go)
 
@@ -113,15 +115,13 @@ def _not_asked_again() -> AbstractContextManager[None]:
 def _moved_unseen() -> AbstractContextManager[None]:
     def move(self: ChunkIndex, batch: Batch, moves: Any) -> None:
         for chunk_id, (old, new) in moves.items():
-            batch.put(Family.CHUNK, chunk_id, new)
             source, target = decode_chunk_row(old).location, decode_chunk_row(new).location
-            end = target.offset + record_bytes(target)
-            self._change_packs(batch, {source.pack: -record_bytes(source)}, {})
-            self._catalog.write(batch)
-            batch.changes.clear()
-            self._change_packs(batch, {target.pack: record_bytes(target)}, {target.pack: end})
-            self._catalog.write(batch)
-            batch.changes.clear()
+            length = record_bytes(source)
+            changes = Batch()
+            changes.put(Family.CHUNK, chunk_id, new)
+            end = {target.pack: target.offset + length}
+            self._change_packs(changes, {source.pack: -length, target.pack: length}, end)
+            self._catalog.write(changes)
 
     return replaced(ChunkIndex, "move", move)
 
@@ -141,8 +141,6 @@ def _pinned_is_ranked() -> AbstractContextManager[None]:
     def changed(self: EntryRanks, entry: StoredEntry) -> StoredEntry:
         if not entry.pinned:
             return ranked(self, entry)
-        import msgspec
-
         found = ranked(self, msgspec.structs.replace(entry, pinned=False))
         return msgspec.structs.replace(found, pinned=True)
 
@@ -194,14 +192,6 @@ def _one_byte_too_many() -> AbstractContextManager[None]:
     return replaced(Reservations, "reserve", changed)
 
 
-def _packs_are_not_charged() -> AbstractContextManager[None]:
-    def note_growth(self: PackGrants, number: int) -> None:
-        if number in self._granted:
-            self._reservations.release(self._granted[number])
-
-    return replaced(PackGrants, "note_growth", note_growth)
-
-
 PLANTED: dict[str, Planted] = {
     "skipped fdatasync": Planted("a pack is said to be synced and is not", _skipped_fdatasync),
     "unflushed commit": Planted("a commit is acknowledged before the log is flushed", partial(_unflushed, Committer)),
@@ -215,10 +205,11 @@ PLANTED: dict[str, Planted] = {
     "usage row stays": Planted("an entry is removed without its rows of usage", _usage_row_stays),
     "pinned is evicted": Planted("a pinned entry has a rank and is evicted", _pinned_is_ranked),
     "expired is found": Planted("an entry is found for 3 s after its end", _expired_is_found),
-    "replaced is counted": Planted("the tree of an entry that is replaced is not let go of", _replaced_is_still_counted),
+    "replaced is counted": Planted(
+        "the tree of an entry that is replaced is not let go of", _replaced_is_still_counted
+    ),
     "bad chunk trusted": Planted(
         "a quarantined chunk is taken for present", partial(replaced, commit_references, "ChunkIndex", _Trusting)
     ),
     "one byte too many": Planted("a reservation of one byte more than is free is granted", _one_byte_too_many),
-    "packs not charged": Planted("what a pack has grown by counts neither as used nor as reserved", _packs_are_not_charged),
 }

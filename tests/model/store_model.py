@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -135,6 +136,7 @@ class Referee:
         self.heal()
         self.check_counts()
         self.check_packs()
+        self.check_disk()
         self.check_entries()
         await self.check_live_chunks()
         for known in list(self.model.entries.values()):
@@ -180,6 +182,21 @@ class Referee:
                 demand(lengths[number] == row.committed_bytes, f"pack {number} is not as long as was committed")
         demand(not lengths.keys() - rows.keys() - busy, "a pack without a row stayed")
         demand(all(length >= PACK_HEADER_BYTES for length in lengths.values()), "a pack has no header")
+
+    def check_disk(self) -> None:
+        """What is on the disk is what was counted, and not more than the capacity, by one pack at most."""
+        vault = self.world.vault
+        busy = vault.grants.being_written() | vault._store.packs_being_written()
+        taken_bytes = 0
+        for number in vault.packs.numbers():
+            found = os.stat(vault.packs.path / f"{number:016x}.pack").st_blocks * 512
+            taken_bytes += found
+            counted = vault.packs.allocated_bytes(number)
+            demand(number in busy or counted == found, f"pack {number} takes {found} bytes, counted {counted}")
+        for parent, _, names in os.walk(vault.layout.staging):
+            taken_bytes += sum(os.stat(os.path.join(parent, name)).st_blocks * 512 for name in names)
+        most_bytes = vault.superblock.capacity_bytes + self.world.longest_pack_bytes
+        demand(taken_bytes <= most_bytes, f"{taken_bytes} bytes are on the disk")
 
     def check_entries(self) -> None:
         """Entries and their rows of usage are what the model has."""

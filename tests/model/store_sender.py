@@ -43,7 +43,9 @@ class Unsaved:
         """Return the files of a directory, each as its chunks."""
         if draw.random() < 0.02:  # more than one page
             return {b"%d" % number: [b"%d" % (number % 7)] for number in range(300)}
-        return {b"%d" % number: self.chunks(draw) if draw.random() < 0.95 else [] for number in range(draw.randint(1, 5))}
+        return {
+            b"%d" % number: self.chunks(draw) if draw.random() < 0.95 else [] for number in range(draw.randint(1, 5))
+        }
 
     def new(self, draw: random.Random, length: int) -> bytes:
         """Return a chunk that was never there."""
@@ -100,8 +102,14 @@ class Sender:
             self._pack.writer.close()
             self._pack = None
 
-    async def _commit(  # noqa: PLR0913 - what a commit has
-        self, raws: list[bytes], blobs: list, rows: list[RowRecord], asked: Asked, *, also: list[bytes] = ()  # type: ignore
+    async def _commit(
+        self,
+        raws: list[bytes],
+        blobs: list,
+        rows: list[RowRecord],
+        asked: Asked,
+        *,
+        also: list[bytes] = (),  # type: ignore
     ) -> None:
         digest = self.vault.hash_function.digest
         chunks = {ChunkId(digest(raw)): raw for raw in [*raws, *also]}

@@ -157,6 +157,8 @@ class Failure(AssertionError):
             f" again: python -m tests.model.store_steps --life {seed}"
         )
         self.steps = steps
+        self.total_steps = steps
+        """With those of the lives before."""
         self.cause = cause
 
 
@@ -201,6 +203,7 @@ class Total:
         self.happened: Counter[str] = Counter()
         self.checks = 0
         self.lives = 0
+        self.failures: list[Failure] = []
         self.began_s = time.monotonic()
 
     @property
@@ -224,12 +227,19 @@ class Total:
         return "\n".join(lines)
 
 
-def run_lives(steps: int, seed: int, *, progress_every: int = 0) -> Total:
-    """Run as many lives as it takes; raise `Failure`."""
+def run_lives(steps: int, seed: int, *, progress_every: int = 0, keep_going: bool = False) -> Total:
+    """Run as many lives as it takes; raise `Failure`, or note it if it is to `keep_going`."""
     total = Total()
     number = 0
     while total.steps < steps:
-        total.add(live(seed + number, count=min(LIFE_STEPS, steps - total.steps)))
+        try:
+            total.add(live(seed + number, count=min(LIFE_STEPS, steps - total.steps)))
+        except Failure as failure:
+            failure.total_steps = total.steps + failure.steps
+            if not keep_going:
+                raise
+            total.failures.append(failure)
+            print(failure, flush=True)
         number += 1
         if progress_every and number % progress_every == 0:
             print(f"{total.steps} steps, {total.checks} checks, seeds {seed}..{seed + number - 1}", flush=True)
@@ -243,6 +253,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1, help="of the first life; the next ones follow")
     parser.add_argument("--life", type=int, help="run one life again, by its seed")
+    parser.add_argument("--keep-going", action="store_true", help="go on with the next life when one went wrong")
     parser.add_argument("--plant", help="with a planted bug: see tests/model/planted.py")
     wanted = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets must be the same again, too
@@ -255,10 +266,11 @@ def main() -> int:
     if wanted.life is not None:
         print(live(wanted.life).actions.happened)
         return 0
-    total = run_lives(wanted.steps, wanted.seed, progress_every=10)
-    print(f"seeds {wanted.seed}..{wanted.seed + total.lives - 1}: clean")
+    total = run_lives(wanted.steps, wanted.seed, progress_every=10, keep_going=wanted.keep_going)
+    last = wanted.seed + total.lives + len(total.failures) - 1
+    print(f"seeds {wanted.seed}..{last}: {f'{len(total.failures)} went wrong' if total.failures else 'clean'}")
     print(total.report())
-    return 0
+    return 1 if total.failures else 0
 
 
 if __name__ == "__main__":

@@ -92,9 +92,7 @@ class StoreWorld(MemoryWorld):
         self._left: tuple[Path, MemoryCatalog] | None = None
         first = self._next_home()
         first.mkdir()
-        super().__init__(
-            first, settings=FilesystemSettings(), capacity_bytes=capacity_bytes, clock=DrivenClock(mock)
-        )
+        super().__init__(first, settings=FilesystemSettings(), capacity_bytes=capacity_bytes, clock=DrivenClock(mock))
 
     @property
     def longest_pack_bytes(self) -> int:
@@ -115,7 +113,7 @@ class StoreWorld(MemoryWorld):
 
     @contextmanager
     def dying_at(self, point: str, nth: int, *, power: bool) -> Iterator[None]:
-        """Die at the `nth` time that the block reaches a failpoint; if it does, go on as the process that starts next."""
+        """Die at the `nth` time that the block reaches a failpoint; then go on as the process that starts next."""
         left = [nth]
 
         def act() -> None:
@@ -199,5 +197,3 @@ def _is_death(exc: BaseException) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return all(map(_is_death, exc.exceptions))
     return isinstance(exc, Died)
-
-

@@ -211,7 +211,7 @@ class Evictables:
             self._forget(change.batch, ino, self._use(ino))
 
     def range_left(self, change: Change, first: int) -> None:
-        """The root of an attached tree is removed: what was moved out of the tree needs its range, until it does not."""
+        """The root of an attached tree is removed: what was moved out of the tree needs its range for a while yet."""
         change.batch.put(Family.USAGE, file_row(TO_GATHER, first), RANGE_NEXT)
         self._active = True
 

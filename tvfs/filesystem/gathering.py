@@ -3,8 +3,8 @@
 What is queued is in rows, so that it goes on after a kill; the greatest inode number first, so that of an attached tree
 what is below comes before the root of its range.  Files of an attached tree have their content from the tree, and
 removing one of them would give nothing back: each gets a row of its own here, and when all have one the range is
-dissolved.  So is the range of an attached tree that was removed, parts of which were moved elsewhere before.  Nothing of
-that can be seen through the mount.
+dissolved.  So is the range of an attached tree that was removed, parts of which were moved elsewhere before.  Nothing
+of that can be seen through the mount.
 """
 
 from __future__ import annotations

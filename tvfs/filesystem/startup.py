@@ -52,17 +52,21 @@ def put_in_order(  # noqa: PLR0913 - everything that a stop may have left half d
 def adopt_staged(catalog: Catalog, layout: Layout, nodes: Nodes, staging: Staging) -> set[str]:
     """Take in every staged file that an inode leads to, at its staging file's length; return the files' names."""
     kept: set[str] = set()
-    gone = Batch()
+    changes = Batch()
     for key, row in list(catalog.scan(Family.STAGING)):
         ino = int.from_bytes(key, "big")
         inode = nodes.find(ino)
         if inode is None or inode.state != STAGED:
-            gone.delete(Family.STAGING, key)
+            changes.delete(Family.STAGING, key)
             continue
         file = _adopted(layout, staging, ino, row)
+        anew = file.row(staging.boot)
+        if anew != row:
+            # The map is cut by now: what is added to it in this boot must outlast a kill.
+            changes.put(Family.STAGING, key, anew)
         staging.adopt(file)
         kept |= {file.path.name, map_of(file.path).name}
-    catalog.write(gone)
+    catalog.write(changes)
     return kept
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
-from google.protobuf.message import DecodeError
 
 from tvfs.catalog.catalog import Batch, Family
-from tvfs.content import reapi
 from tvfs.digest import Digest, DigestInvalid
 from tvfs.filesystem.evictable_rows import ABOUT_FILES
 from tvfs.fsck.examination import Examination
@@ -99,11 +97,6 @@ def _reason_against(exam: Examination, entry: StoredEntry) -> str | None:
         return "its name cannot be one"
     if entry.kind not in (SAVED, RUN, SNAPSHOT):
         return f"it is of no known kind ({entry.kind!r})"
-    if entry.result:
-        try:
-            reapi.ActionResult().ParseFromString(entry.result)
-        except DecodeError:
-            return "its result cannot be read"
     return None if entry.snapshot is None else _reason_against_snapshot(exam, entry.snapshot)
 
 

@@ -183,6 +183,19 @@ async def test_after_a_power_loss_blocks_that_were_never_synced_are_those_of_the
     assert await world.read(b"f") == whole
 
 
+async def test_what_is_written_after_a_power_loss_survives_a_kill(world: MemoryWorld) -> None:
+    whole = bytearray(content(3 * BLOCK_BYTES))
+    await sealed(world, b"f", bytes(whole))
+    await world.write(b"f", b"lost", offset=5)
+    await world.vault.catalog.flush()
+    world.power_loss()
+    assert await world.read(b"f") == whole
+    await world.write(b"f", b"kept", offset=2 * BLOCK_BYTES)
+    whole[2 * BLOCK_BYTES : 2 * BLOCK_BYTES + 4] = b"kept"
+    world.kill()
+    assert await world.read(b"f") == whole
+
+
 async def test_a_read_sees_all_of_a_write_that_is_under_way_or_none(world: MemoryWorld) -> None:
     await world.write(b"f", b"a" * 300_000)
     ino = world.ino(b"f")
