@@ -56,7 +56,14 @@ class Digest:
         """Return the digest that `str()` wrote; raise `DigestInvalid`."""
         function, colon, rest = text.partition(":")
         hash_hex, dash, size = rest.partition("-")
-        if not (colon and dash and size.isascii() and size.isdigit() and len(size) < 20 and _FUNCTION_NAME.fullmatch(function)):
+        if not (
+            colon
+            and dash
+            and size.isascii()
+            and size.isdigit()
+            and len(size) < 20
+            and _FUNCTION_NAME.fullmatch(function)
+        ):
             raise DigestInvalid(text)
         try:
             hash_ = bytes.fromhex(hash_hex)

@@ -190,7 +190,7 @@ class AuditLog:
         # Never before the counter: a log whose end was cut off stays visibly broken instead of closing the gap.
         counter = self._catalog.get(Family.SYS, NEXT_AUDIT)
         counted = int.from_bytes(counter, "big") if counter else 1
-        # What was written last, whatever the row says now: a last record that was changed is not covered up by the next.
+        # What was written last, whatever the row says now: a changed last record is not covered up by the next.
         head = self._catalog.get(Family.SYS, HEAD)
         if row is None:
             return counted, head or START

@@ -67,8 +67,8 @@ def create_vault(
 ) -> Superblock:
     """Make a vault; durable when this returns.  Blocks; it is for the time before an event loop runs.
 
-    Raises `SettingsInvalid`, `PluginUnknown`, `PluginAmbiguous`, `PluginBroken`, `VaultExists`, `DirectoryNotEmpty`, `VaultInUse` or
-    `VaultNotMade`.  If the process dies in the middle, the same call makes the vault.
+    Raises `SettingsInvalid`, `PluginUnknown`, `PluginAmbiguous`, `PluginBroken`, `VaultExists`, `DirectoryNotEmpty`,
+    `VaultInUse` or `VaultNotMade`.  If the process dies in the middle, the same call makes the vault.
     """
     superblock = _superblock(settings, registry, clock or SystemClock())
     layout = Layout(home)

@@ -217,9 +217,7 @@ def descend(start: Path) -> tuple[int, int]:
     return here, levels
 
 
-def test_a_thousand_levels_are_written_and_taken_away_with_few_descriptors(
-    liar: Liar, tmp_path: Path
-) -> None:
+def test_a_thousand_levels_are_written_and_taken_away_with_few_descriptors(liar: Liar, tmp_path: Path) -> None:
     built = deep(liar, 1200, liar.file(b"bottom", b"x"))
     with few_descriptors(256):
         assert liar.restore(built.directory.snapshot, tmp_path / "target") == 1

@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +108,20 @@ def test_a_log_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:
         logs.open_log(tmp_path / "missing", LogConfig(), to_stderr=False)
 
 
-def test_sigusr1_writes_every_threads_stack_to_the_log(tmp_path: Path, log: logs.RotatingFile) -> None:
-    logs.enable_stack_dumps(log.fileno())
+def test_sigusr1_writes_every_threads_stack_to_the_log(tmp_path: Path) -> None:
+    # A process of its own: the dump ends after 100 threads, and the tests before may have left that many.
+    program = f"""
+import os, signal
+from pathlib import Path
+from tvd import logs
+from tvd.config import LogConfig
+
+def waiting_for_the_signal():
     os.kill(os.getpid(), signal.SIGUSR1)
-    assert "test_sigusr1_writes_every_threads_stack_to_the_log" in (tmp_path / "tvd.log").read_text()
+
+log = logs.open_log(Path({str(tmp_path)!r}), LogConfig(), to_stderr=False)
+logs.enable_stack_dumps(log.fileno())
+waiting_for_the_signal()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert "waiting_for_the_signal" in (tmp_path / "tvd.log").read_text()

@@ -1,4 +1,4 @@
-"""A power loss at any step of a compaction: what was not flushed of the catalog is gone, of packs what was not synced."""
+"""A power loss at any step of a compaction: what was not flushed of the catalog, or not synced of a pack, is gone."""
 
 from __future__ import annotations
 
