@@ -25,7 +25,7 @@ run: setup ## a tour: start a vault, build a C project with it twice; says how t
 
 test: check ## everything a change must pass
 	@echo "test: the suite (skipped tests are listed with their reasons)"
-	@$(BIN)/python -m pytest -ra $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -ra -n auto --dist worksteal $(PYTEST_ARGS)
 
 check: setup ## format, lint, types, import contracts; seconds
 	@echo "check: ruff format"

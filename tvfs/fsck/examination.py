@@ -80,6 +80,8 @@ class Examination:
     objects_at_a_time: int = OBJECTS_AT_A_TIME
     references_changed: bool = False
     """What was repaired changed what is referred to, so that counts must be other ones."""
+    references_damaged: bool = False
+    """Some of that was damage, and not what every stop without order leaves."""
     _stored: dict[bytes, bytes] = field(default_factory=dict)
     """What a dry run would have stored."""
     _writer: PackWriter | None = None

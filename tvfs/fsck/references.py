@@ -66,9 +66,8 @@ def _check_counts(exam: Examination, counts: dict[bytes, int], is_ours: _Chooses
         wrong += 1
         yield _recounted(exam, key, 0, counts[key])
     if wrong and exam.references_changed:
-        finding = Finding(
-            CHECK, f"{wrong} objects", "what was repaired changed how often they are referred to", "counted"
-        )
+        what = "what was repaired changed how often they are referred to"
+        finding = Finding(CHECK, f"{wrong} objects", what, "counted", after_stop=not exam.references_damaged)
         yield Step(finding)
 
 

@@ -157,7 +157,7 @@ def fsck(  # noqa: PLR0913  # a vault, what to do, and the world
         if objects_at_a_time is not None:
             exam.objects_at_a_time = objects_at_a_time
         for check in CHECKS:
-            exam.references_changed = run.references_changed
+            exam.references_changed, exam.references_damaged = run.references_changed, run.references_damaged
             run.go_through(check.run(exam))
         run.finish()
     return report
@@ -174,6 +174,7 @@ class _Run:
         self._changed = catalog.get(Family.SYS, CLEAN) is None
         self._marks_gone = False
         self.references_changed = False
+        self.references_damaged = False
 
     def go_through(self, steps: Iterator[Step]) -> None:
         """Apply the steps of one check; files are changed after the rows have lasted."""
@@ -183,7 +184,9 @@ class _Run:
             if step.batch:
                 self._begin_changes()
                 self._catalog.write(step.batch)
-                self.references_changed |= any(change.family in REFERRING for change in step.batch.changes)
+                if any(change.family in REFERRING for change in step.batch.changes):
+                    self.references_changed = True
+                    self.references_damaged |= step.finding is None or not step.finding.after_stop
             if step.finding is not None:
                 told.append(step.finding)
             if step.act is not None:
