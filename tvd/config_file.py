@@ -202,7 +202,7 @@ def _typed(kind: object, name: str, value: object, source: str) -> Any:
             return value
         case (_, str()) if kind is Path and value:
             return _absolute(name, value, source)
-        case (_, dict()) if all(type(item) in (int, str) for item in value.values()):
+        case (_, dict()) if typing.get_origin(kind) is dict and {type(item) for item in value.values()} <= {int, str}:
             return value
     raise ConfigInvalid(source, name, f"is {value!r}; it must be {_described(kind, name)}")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tvfs.catalog.catalog import Batch, Catalog, Family
+from tvfs.catalog.catalog import Batch, Catalog, Family, prefix_end
 from tvfs.catalog.rocks import CatalogFull
 from tvfs.clock import Clock
 from tvfs.content.tree_index import TreeIndexMissing
@@ -53,6 +53,8 @@ QUIET_S = 1.0
 """How long a file is left alone after it was made or written: programs write, close, and then rename."""
 NOTED_EVERY_S = 60.0
 """How often the use of one file is noted."""
+_AFTER_RANKS = prefix_end(FILES_BY_RANK)
+"""Rows of entries follow: by age, before those of files by number."""
 PASSED_OVER_AT_ONCE = 256
 """Files in use that are passed over in one step."""
 RANKED_AT_ONCE = 32
@@ -263,7 +265,7 @@ class Evictables:
             return []
         found: list[RankedFile] = []
         passed_over = 0
-        for key, _ in self._catalog.scan(Family.USAGE, self._from, FILE):
+        for key, _ in self._catalog.scan(Family.USAGE, self._from, _AFTER_RANKS):
             rank, ino = parse_file_rank(key)
             if self._is_in_use(ino):
                 passed_over += 1

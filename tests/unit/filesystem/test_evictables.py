@@ -25,9 +25,10 @@ from tvfs.fsck.examination import Examination
 from tvfs.fsck.names import check_names
 from tvfs.plugin_api.registry import PluginRegistry
 from tvfs.testing.memory_vault import CALLER, MemoryWorld
-from tvfs.vault.entry_usage import FILES_BY_RANK
+from tvfs.vault.entry_usage import BY_AGE, FILES_BY_RANK
 from tvfs.vault.ranking import Ranking
 from tvfs.vault.reachability import compare_exactly
+from tvfs.vault.stored_entry import StoredEntry, StoredSnapshot
 from tvfs.vault.unwanted import EPOCH_S
 
 
@@ -104,6 +105,15 @@ async def test_files_leave_in_the_order_in_which_they_were_last_used(cache: Memo
     assert evicted_names(cache) == [b"b", b"c", b"a"]
     assert cache.names(b"cache") == []
     assert rows(cache, FILES_BY_RANK) == rows(cache, FILE) == []
+
+
+async def test_saved_entries_have_rows_beside_and_are_no_files(cache: MemoryWorld) -> None:
+    await cache.write(b"cache/goes", b"x")
+    snapshot = StoredSnapshot("blake3:" + "00" * 32 + "-0", None, bytes(32), 0, 0)
+    await cache.vault.entries.put(StoredEntry("main", "deps-1", "saved", 1, 1, snapshot), who="test")
+    assert rows(cache, BY_AGE)
+    assert evicted_names(cache) == [b"goes"]
+    await cache.vault.entries.remove("main", "deps-1", who="test")  # its tree is made up
 
 
 async def test_an_ordinary_directory_beside_it_is_never_touched(cache: MemoryWorld) -> None:
