@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import trio
@@ -25,9 +26,20 @@ def facts(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Facts:
 
 
 @pytest.fixture
-def sample(template: Path, tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory, where there is one: a catalog syncs a lot, and none of this must outlive a power loss."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=memory, prefix="taskvault-test-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def sample(template: Path, place: Path) -> Path:
     """A copy of the sample vault."""
-    return copy(template, tmp_path / "home")
+    return copy(template, place / "home")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from tvfs.vault.entries import StoredEntry, StoredSnapshot
 from tvfs.vault.superblock import VaultSettings
 from tvfs.vault.vault import Vault, open_vault
 
+REGISTRY = PluginRegistry()
 CALLER = Caller(os.getuid(), os.getgid())
 CHUNKING = {"min_bytes": 64, "avg_bytes": 256, "max_bytes": 1024}
 """So small that a file of half a megabyte has a paged manifest."""
@@ -205,7 +206,8 @@ class Vandal:
 
 
 def check(home: Path, **options: object) -> FsckReport:
-    return fsck(home, PluginRegistry(), clock=ManualClock(), **options)  # type: ignore[arg-type]
+    memory = Path("/dev/shm")
+    return fsck(home, REGISTRY, clock=ManualClock(), scratch=memory if memory.is_dir() else None, **options)  # type: ignore[arg-type]
 
 
 def lines(report: FsckReport) -> list[str]:

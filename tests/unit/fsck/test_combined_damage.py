@@ -36,10 +36,10 @@ def planted(damages: list[Damage], home: Path) -> list[Damage]:
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(damages=st.lists(st.sampled_from(COMBINED), min_size=2, max_size=5, unique_by=lambda damage: damage.name))
 def test_damages_together_are_repaired_in_one_run(
-    damages: list[Damage], template: Path, facts: Facts, tmp_path: Path
+    damages: list[Damage], template: Path, facts: Facts, place: Path
 ) -> None:
-    shutil.rmtree(tmp_path / "home", ignore_errors=True)
-    home = copy(template, tmp_path / "home")
+    shutil.rmtree(place / "home", ignore_errors=True)
+    home = copy(template, place / "home")
     done = planted(damages, home)
     lasting = {"audit"} if any(damage.lasting for damage in done) else set()
     before = bytes_of(home)
