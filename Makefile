@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := tvfs tvd taskvault plugins/tvplugins
 PYTEST_ARGS ?=
+# Two for each processor, because half of a test of the daemon is waiting.
+TEST_PROCESSES ?= $(shell echo $$((2 * $$(nproc))))
 SECONDS ?= 120
 TARGETS ?=
 # Lock files must hold for every machine, so they are made from the public index alone, whatever pip is told here.
@@ -25,7 +27,7 @@ run: setup ## a tour: start a vault, build a C project with it twice; says how t
 
 test: check ## everything a change must pass
 	@echo "test: the suite (skipped tests are listed with their reasons)"
-	@$(BIN)/python -m pytest -ra -n auto --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -ra -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 check: setup ## format, lint, types, import contracts; seconds
 	@echo "check: ruff format"

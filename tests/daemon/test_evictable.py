@@ -120,7 +120,7 @@ def test_the_kernel_believes_in_no_name_that_is_gone_and_programs_make_it_anew(c
     cache = cached.mount / "work" / "cache"
     (cache / "d").mkdir()
     paths = [cache / "d" / str(number) for number in range(50)]
-    for round_ in range(3):
+    for round_ in range(2):
         for path in paths:
             path.write_text(f"{round_}")
         assert all(path.stat().st_size == 1 for path in paths)
@@ -183,7 +183,7 @@ def test_a_killed_daemon_has_evicted_all_of_a_file_or_nothing(cached: Daemon, tr
     for name in os.listdir(cache):
         content = (cache / name).read_bytes()
         assert int(name) >= 100 or content == bytes_of(int(name), MIB)
-    for number in range(30):
+    for number in range(10):
         (cache / f"{200 + number}").write_bytes(bytes_of(number))
 
 
