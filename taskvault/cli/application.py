@@ -114,12 +114,13 @@ def run(arguments: Sequence[str]) -> int:
         # File names may hold any bytes; they are written as they are.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
-    with _signals_as_exceptions():
-        try:
+    # The `try` is outermost: a signal may come while the handlers are being installed or taken away.
+    try:
+        with _signals_as_exceptions():
             status = application.main(list(arguments), prog_name="tv", standalone_mode=False)
             sys.stdout.flush()
-        except (Exception, KeyboardInterrupt, Terminated) as exc:  # noqa: BLE001  # the outermost line of the program: everything ends as a sentence
-            return report(exc)
+    except (Exception, KeyboardInterrupt, Terminated) as exc:  # noqa: BLE001  # the outermost line of the program: everything ends as a sentence
+        return report(exc)
     return status if isinstance(status, int) else ExitCode.OK
 
 
@@ -139,9 +140,9 @@ def _signals_as_exceptions() -> Iterator[None]:
     """In the body, signals that end us let us clean up first; those that are ignored stay so."""
     wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate, signal.SIGHUP: _terminate}
     changed = [number for number in wanted if signal.getsignal(number) is signal.SIG_DFL]
-    for number in changed:
-        signal.signal(number, wanted[number])
     try:
+        for number in changed:
+            signal.signal(number, wanted[number])
         yield
     finally:
         for number in changed:

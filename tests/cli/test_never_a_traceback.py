@@ -203,3 +203,23 @@ def test_ctrl_c_at_any_moment_leaves_no_traceback_and_nothing_half_done(
         if process.returncode == 0 or found.returncode == 0:
             assert json.loads(shown)["files"] == 300
     assert vault.json("stats")["leased_chunks"] == 0
+
+
+@pytest.mark.parametrize("while_", ["signal.SIG_DFL", "application._terminate"], ids=["leaving", "entering"])
+def test_a_signal_while_handlers_come_and_go_is_a_sentence(while_: str) -> None:
+    script = f"""
+import os, signal, sys
+from taskvault.cli import application
+install = signal.signal
+def kill_after(number, handler):
+    install(number, handler)
+    if handler is {while_} and number != signal.SIGHUP:
+        os.kill(os.getpid(), signal.SIGTERM)
+signal.signal = kill_after
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+install(signal.SIGINT, signal.SIG_DFL)
+sys.exit(application.run(["--version"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
