@@ -71,6 +71,10 @@ class CachedChunkStore:
                 self._keep(chunk_id, chunk, self._deletions)
         return chunk
 
+    def get_kept(self, chunk_id: ChunkId, /) -> bytes | None:
+        """Return the chunk from memory."""
+        return self._hit(chunk_id)
+
     async def put(self, raw: Buffer, /) -> ChunkId:
         """Keep a chunk in the store; not in memory, which is for what is read."""
         return await self._inner.put(raw)

@@ -64,6 +64,10 @@ class CoalescingChunkStore:
         """Return what the store gives without waiting."""
         return self._inner.get_nowait(chunk_id)
 
+    def get_kept(self, chunk_id: ChunkId, /) -> bytes | None:
+        """Return what the store has in memory."""
+        return self._inner.get_kept(chunk_id)
+
     async def put(self, raw: Buffer, /) -> ChunkId:
         """Keep a chunk in the store."""
         return await self._inner.put(raw)

@@ -34,6 +34,10 @@ class MemoryChunkStore:
         """Return the chunk; raise `ChunkMissing`."""
         return self._find(chunk_id)
 
+    def get_kept(self, chunk_id: ChunkId, /) -> bytes | None:
+        """Return the chunk, if it is there."""
+        return self._chunks.get(chunk_id)
+
     async def put(self, raw: Buffer, /) -> ChunkId:
         """Keep a chunk and return its id."""
         await trio.lowlevel.checkpoint()

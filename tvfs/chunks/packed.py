@@ -109,6 +109,10 @@ class PackedChunkStore:
         except (BlockingIOError, PackDamaged, ChunkDamaged):
             return None
 
+    def get_kept(self, chunk_id: ChunkId, /) -> bytes | None:
+        """Return None: nothing is kept decoded here."""
+        return None
+
     async def put(self, raw: Buffer, /) -> ChunkId:
         """Keep a chunk of at most 16 MiB; raise `PackWriteFailed` (`DiskFull`) if the disk does not take it."""
         assert len(raw) <= MAX_CHUNK_BYTES

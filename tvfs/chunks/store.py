@@ -49,6 +49,10 @@ class ChunkStore(Protocol):
         """
         ...
 
+    def get_kept(self, chunk_id: ChunkId, /) -> bytes | None:
+        """Return the chunk if it is in memory, decoded and verified, else None; raise nothing."""
+        ...
+
     async def put(self, raw: Buffer, /) -> ChunkId:
         """Keep a chunk and return its id.  Every call sees it from now on; it lasts only after `flush`.
 

@@ -89,17 +89,16 @@ class ContentReader:
 
     def read_nowait(self, content: Content, offset: int, length: int, hint: ReadHint | None = None) -> bytes | None:
         """Return the same if all of it can be had at once, else None; raise as `read` does, but not for all damage."""
-        if length > INLINE_BYTES and content.size > INLINE_BYTES:
-            return None
         extents = self._extents(content, offset, length, hint)
-        if len(extents) > INLINE_EXTENTS:
-            return None
+        # Much is answered at once only if nothing has to be decoded for it: it was fetched ahead.
+        large = len(extents) > INLINE_EXTENTS or min(length, content.size) > INLINE_BYTES
+        find = self._chunks.get_kept if large else self._chunks.get_nowait
         chunks: dict[ChunkId, bytes] = {}
         for extent in extents:
             chunk_id = extent.chunk_id
             if chunk_id == HOLE or chunk_id in chunks:
                 continue
-            chunk = self._chunks.get_nowait(chunk_id)
+            chunk = find(chunk_id)
             if chunk is None:
                 return None
             chunks[chunk_id] = chunk
@@ -116,6 +115,11 @@ class ContentReader:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+
+    def fetch(self, content: Content) -> None:
+        """Have the first piece of a content fetched, if `fetch_ahead` runs: it will probably be read."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._prefetch, content, 0, PIECE_BYTES)
 
     def content_of(self, digest: Digest) -> Content | None:
         """Return where the content with this digest, under any function, is; None if the vault does not have it."""

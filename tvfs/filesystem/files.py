@@ -13,6 +13,7 @@ from tvfs.content.reader import ContentReader, ReadHint
 from tvfs.content.reference import Content
 from tvfs.digest import HOLE
 from tvfs.filesystem.change import Change
+from tvfs.filesystem.files_ahead import LEAST_BYTES, FilesAhead
 from tvfs.filesystem.hot_files import HotFiles, is_unused
 from tvfs.filesystem.inode import NO_HASH, STAGED, ContentState, Inode, changed
 from tvfs.filesystem.model import AttributeChanges, FileAttributes, Handle
@@ -60,6 +61,7 @@ class Files:
         self._nodes = nodes
         self._staging = staging
         self._reader = reader
+        self._ahead = FilesAhead(nodes, reader)
         self._start_change = start_change
         self._closed = closed
         self._handles: dict[int, OpenFile] = {}
@@ -210,7 +212,10 @@ class Files:
         length = min(length, inode.size - offset)
         if length <= 0:
             return b""
-        return self._reader.read_nowait(_sealed(opened, inode), offset, length, opened.hint)
+        found = self._reader.read_nowait(_sealed(opened, inode), offset, length, opened.hint)
+        if found is not None and inode.size >= LEAST_BYTES:
+            self._ahead.note(opened.ino, inode, offset, offset + length)
+        return found
 
     async def read(self, handle: Handle, offset: int, length: int) -> Buffer:
         """Read; less than asked for only at the end of the file."""
@@ -221,6 +226,8 @@ class Files:
                 length = min(length, inode.size - offset)
                 if length <= 0:
                     return b""
+                if inode.size >= LEAST_BYTES:
+                    self._ahead.note(opened.ino, inode, offset, offset + length)
                 return await self._reader.read(_sealed(opened, inode), offset, length, opened.hint)
             found = await self._staging.read(self._staging.files[opened.ino], offset, length)
             if found is not None:

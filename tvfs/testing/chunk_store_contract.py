@@ -47,6 +47,7 @@ class ChunkStoreContract(ABC):
             assert store.has(chunk_id)
             assert await store.get(chunk_id) == sample(1)
             assert store.get_nowait(chunk_id) in (None, sample(1))
+            assert store.get_kept(chunk_id) in (None, sample(1))
             assert list(store.scan()) == [chunk_id]
             await store.flush()
 
@@ -61,6 +62,7 @@ class ChunkStoreContract(ABC):
             assert raised.value.chunk_id == ABSENT
         with pytest.raises(ChunkMissing):
             store.get_nowait(ABSENT)
+        assert store.get_kept(ABSENT) is None
 
     async def test_many_come_in_the_order_asked_for(self) -> None:
         """Also when some are asked for twice, and when some are flushed and some not."""
@@ -106,6 +108,7 @@ class ChunkStoreContract(ABC):
                 await store.get(chunk_id)
             with pytest.raises(ChunkMissing):
                 store.get_nowait(chunk_id)
+            assert store.get_kept(chunk_id) is None
 
     async def test_a_deleted_chunk_can_be_put_again(self) -> None:
         """And lasts then like any other."""

@@ -54,6 +54,10 @@ class FaultyChunkStore:
             return None
         return self._inner.get_nowait(chunk_id)
 
+    def get_kept(self, chunk_id: ChunkId, /) -> bytes | None:
+        """Return what the store has in memory."""
+        return self._inner.get_kept(chunk_id)
+
     async def put(self, raw: Buffer, /) -> ChunkId:
         """Keep a chunk, or raise."""
         if self.put_error is not None:

@@ -40,6 +40,10 @@ class CountingStore(MemoryChunkStore):
     def get_nowait(self, chunk_id: ChunkId, /) -> bytes | None:
         return super().get_nowait(chunk_id) if self.at_once else None
 
+    def get_kept(self, chunk_id: ChunkId, /) -> bytes | None:
+        """Return the chunk if it has been asked for before."""
+        return super().get_kept(chunk_id) if any(chunk_id in ask for ask in self.asked) else None
+
 
 class CountingCatalog(MemoryCatalog):
     """Counts reads."""
@@ -142,6 +146,14 @@ async def test_more_than_a_few_chunks_are_never_decoded_at_once() -> None:
     shelf = Shelf([noise(100, n) for n in range(INLINE_EXTENTS + 1)], at_once=True)
     assert shelf.reader.read_nowait(shelf.content, 0, 100 * INLINE_EXTENTS) == shelf.whole[: 100 * INLINE_EXTENTS]
     assert shelf.reader.read_nowait(shelf.content, 0, 100 * INLINE_EXTENTS + 1) is None
+
+
+async def test_what_was_fetched_before_is_answered_at_once_however_much_it_is() -> None:
+    shelf = Shelf([noise(100_000, n) for n in range(5)])
+    assert shelf.reader.read_nowait(shelf.content, 1, 450_000) is None
+    await shelf.reader.read(shelf.content, 0, 400_000)
+    assert shelf.reader.read_nowait(shelf.content, 1, 399_000) == shelf.whole[1:399_001]
+    assert shelf.reader.read_nowait(shelf.content, 1, 450_000) is None
 
 
 QUARTER = PIECE_BYTES // 4
