@@ -97,10 +97,28 @@ def detach(point: Path) -> None:
 Serve = Callable[..., Server]
 
 
-@pytest.fixture(params=TRANSPORTS)
+WRITEBACK = "kernel-writeback"
+"""Without passthrough, as for whoever is not root: then the kernel gathers what is written."""
+GATHERING = pytest.mark.parametrize("transport", [WRITEBACK, "pyfuse3"], indirect=True)
+"""For tests of what the kernel does with what it gathers."""
+
+
+@pytest.fixture(params=[*TRANSPORTS, WRITEBACK])
 def transport(request: pytest.FixtureRequest) -> str:
     """Each way to speak with the kernel."""
     return str(request.param)
+
+
+def _chosen(transport: str, arguments: tuple[str, ...]) -> list[str]:
+    """Return the arguments with those that choose the transport."""
+    chosen = [*arguments, "--transport", transport.partition("-")[0]]
+    if transport == WRITEBACK:
+        at = chosen.index("--settings") if "--settings" in chosen else None
+        settings = {"vault": "test"} if at is None else json.loads(chosen[at + 1])
+        if at is not None:
+            del chosen[at : at + 2]
+        chosen += ["--settings", json.dumps({**settings, "passthrough": False})]
+    return chosen
 
 
 @pytest.fixture
@@ -109,7 +127,7 @@ def serve(tmp_path: Path, transport: str) -> Iterator[Serve]:
     servers: list[Server] = []
 
     def start(*arguments: str, point: Path | None = None, mounted: bool = True) -> Server:
-        server = Server(point or tmp_path / "mnt", "--transport", transport, *arguments)
+        server = Server(point or tmp_path / "mnt", *_chosen(transport, arguments))
         servers.append(server)
         if mounted:
             server.answer("mounted")

@@ -137,7 +137,8 @@ async def serve_vault(arguments: argparse.Namespace) -> None:
     lookups = LookupCounts()
     async with open_vault(arguments.vault, PluginRegistry()) as vault:
         settings = FilesystemSettings(
-            seal_idle_s=0.05, hot_files=json.loads(arguments.settings).get("passthrough", False)
+            seal_idle_s=0.05,
+            hot_files=arguments.transport == "kernel" and json.loads(arguments.settings).get("passthrough", True),
         )
         filesystem = Filesystem(vault, clock=SystemClock(), settings=settings, lookups=lookups)
         filesystem.start()

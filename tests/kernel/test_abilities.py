@@ -173,7 +173,7 @@ def test_holes_are_found_where_the_kernel_gathers_nothing(serve: Serve, vault: P
 
 
 def test_data_that_the_kernel_has_not_sent_yet_are_no_hole(serve: Serve) -> None:
-    server = serve()
+    server = serve("--settings", '{"vault": "test", "passthrough": false}')
     with open(server.work / "file", "w+b", buffering=0) as file:
         os.pwrite(file.fileno(), b"dirty" * 1000, 512 << 10)
         assert counts(server)["write"] == 0
@@ -183,7 +183,7 @@ def test_data_that_the_kernel_has_not_sent_yet_are_no_hole(serve: Serve) -> None
 
 
 def test_small_writes_cost_no_request_each_with_extended_attributes_on(serve: Serve) -> None:
-    server = serve("--settings", '{"vault": "test", "xattrs": true}')
+    server = serve("--settings", '{"vault": "test", "passthrough": false, "xattrs": true}')
     descriptor = os.open(server.work / "file", os.O_CREAT | os.O_WRONLY)
     for _ in range(1_000):
         os.write(descriptor, b"x" * 100)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import Serve
+from tests.kernel.conftest import GATHERING, Serve
 
 pytestmark = pytest.mark.kernel
 
@@ -69,6 +69,7 @@ def test_extended_attributes_are_off_unless_asked_for(serve: Serve, place: Path)
     assert os.listxattr(file) == []
 
 
+@GATHERING
 def test_small_writes_cost_no_request_each(serve: Serve) -> None:
     server = serve()
     descriptor = os.open(server.work / "file", os.O_CREAT | os.O_WRONLY)
@@ -95,6 +96,6 @@ def test_what_the_kernel_knows_it_does_not_ask_again(serve: Serve) -> None:
     after = server.ask("counts", "counts")
     more = {kind: after[kind] - before[kind] for kind in before if kind != "kind" and after[kind] != before[kind]}
     # With a writeback cache the kernel distrusts the count of blocks after each close: that is the getattr.
-    assert set(more) == {"open", "release", "getattr"}
+    assert {"open", "release"} <= set(more) <= {"open", "release", "getattr"}
     assert more["open"] == 100
-    assert more["getattr"] <= 100
+    assert more.get("getattr", 0) <= 100

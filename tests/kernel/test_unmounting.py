@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import Serve
+from tests.kernel.conftest import GATHERING, Serve
 
 pytestmark = pytest.mark.kernel
 
@@ -20,6 +20,7 @@ def is_mounted(point: Path) -> bool:
     return f" {point} " in Path("/proc/self/mountinfo").read_text()
 
 
+@GATHERING
 def test_sigterm_loses_nothing_of_a_file_that_is_still_open_and_dirty(serve: Serve) -> None:
     server = serve("--show-contents")
     descriptor = os.open(server.work / "dirty", os.O_CREAT | os.O_WRONLY)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import Serve, Server
+from tests.kernel.conftest import GATHERING, Serve, Server
 
 pytestmark = pytest.mark.kernel
 
@@ -49,6 +49,7 @@ def test_everything_is_there_after_an_orderly_end(serve: Serve, home: tuple[str,
     assert (server.work / "directory" / "file-7").stat().st_mtime_ns == 1_600_000_000_123_456_789
 
 
+@GATHERING
 def test_sigterm_loses_nothing_of_an_open_dirty_file(serve: Serve, home: tuple[str, str]) -> None:
     server = serve(*home)
     descriptor = os.open(server.work / "dirty", os.O_CREAT | os.O_WRONLY)

@@ -137,6 +137,7 @@ class Pair:
             self.model.dirs[name] = {file: await self.world.read(name + b"/" + file) for file in self.world.names(name)}
         except IoFailed as exc:
             demand(self.model.bad, f"work/{name!r} cannot be read, and nothing was damaged: {exc}")
+            self.model.loose.add(name)
             self.world.filesystem.discard(WORK, name)
             self.model.dirs.pop(name, None)
 
@@ -163,7 +164,10 @@ class Pair:
         self.referee.heal()
         if power:
             self._adopt_entries()
-            for name in sorted(self.model.loose):
+        loose = sorted(self.model.loose)
+        self.model.all_is_durable()
+        if power:
+            for name in loose:
                 await self.adopt(name)
         # Nothing was let go of since: also what only a holder kept is there.
         for held in self.model.held.values():
@@ -171,7 +175,6 @@ class Pair:
                 if each.durable or not power:
                     await self.referee.check_held(each)
         self.model.holders_are_gone()
-        self.model.all_is_durable()
         await self.referee.check()
 
     def _adopt_entries(self) -> None:

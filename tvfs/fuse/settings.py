@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FLUSH_TIMEOUT_S = 60.0
-TRANSPORTS = ("pyfuse3", "kernel")
+TRANSPORTS = ("kernel", "pyfuse3")
 """The names by which an operator chooses a transport; the first is the default."""
 
 
@@ -17,7 +17,7 @@ class MountSettings:
     """Name of the vault, in the mount table as `taskvault:<vault>`: tells our dead mounts from foreign ones."""
     transport: str = TRANSPORTS[0]
     """How the kernel is spoken with: one of `TRANSPORTS`."""
-    passthrough: bool = False
+    passthrough: bool = True
     """Whether hot files are read past us, as fast as the disk's filesystem is; transport `kernel` as root only.
 
     The kernel then has no writeback cache: each `write` system call is a request.
