@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -13,6 +14,12 @@ from taskvault.mounted import MountedTree
 from tvfs.errors import TaskVaultError
 
 _NANOSECOND_KINDS = (stat.S_IFREG, stat.S_IFDIR)
+_LOST_ATTRIBUTES = {
+    "security.capability": "capabilities",
+    "system.posix_acl_access": "an access control list",
+    "system.posix_acl_default": "a default access control list",
+}
+"""What a vault does not keep and a file may depend on; other such attributes belong to the machine."""
 
 
 class NotAdoptable(TaskVaultError):
@@ -40,11 +47,14 @@ def check_adoptable(tree: MountedTree, directory: Path) -> None:
     if mounted is not None:
         raise NotAdoptable(directory, f"has another filesystem mounted on {mounted!r}")
     try:
+        _check_attributes(directory, directory)
         for path, found in walk(directory):
             if stat.S_ISLNK(found.st_mode) and _leads_outside(directory, path):
                 raise NotAdoptable(
                     directory, f"has a relative link that leads out of it, {str(path)!r}, which would break"
                 )
+            if stat.S_IFMT(found.st_mode) in _NANOSECOND_KINDS:
+                _check_attributes(directory, path)
     except OSError as exc:
         raise NotAdoptable(directory, f"cannot be read ({exc.strerror}: {exc.filename!r})") from exc
     in_use = users(directory, writing=False)
@@ -144,7 +154,7 @@ def remove_tree(directory: Path) -> None:
 def users(directory: Path, *, writing: bool) -> list[str]:
     """Name processes that we may look at and that have something in the directory open for writing, or mapped so.
 
-    Unless `writing`, also those that work in it.  At most three.
+    Unless `writing`, also those that work in it or have a directory open, by which files can be made.  At most three.
     """
     inside = os.fsencode(directory)
     found: list[str] = []
@@ -170,7 +180,9 @@ def _uses(process: Path, inside: bytes, writing: bool) -> bool:
         return True
     for descriptor in (process / "fd").iterdir():
         with suppress(OSError):
-            if _below(os.readlink(os.fsencode(descriptor)), inside) and _is_written(process, descriptor.name):
+            if not _below(os.readlink(os.fsencode(descriptor)), inside):
+                continue
+            if _is_written(process, descriptor.name) or (not writing and descriptor.is_dir()):
                 return True
     for line in (process / "maps").read_bytes().splitlines():
         parts = line.split(None, 5)
@@ -189,6 +201,17 @@ def _is_written(process: Path, descriptor: str) -> bool:
 
 def _below(path: bytes, directory: bytes) -> bool:
     return path == directory or path.startswith(directory + b"/")
+
+
+def _check_attributes(directory: Path, path: Path) -> None:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno == errno.ENOTSUP:
+            return
+        raise
+    for name in filter(_LOST_ATTRIBUTES.get, names):
+        raise NotAdoptable(directory, f"has {_LOST_ATTRIBUTES[name]} on {str(path)!r}, which would be lost")
 
 
 def _leads_outside(directory: Path, link: Path) -> bool:

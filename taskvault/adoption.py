@@ -22,6 +22,7 @@ from taskvault.adoptable import (
     remove_tree,
     sync_directory,
     users,
+    walk,
 )
 from taskvault.adoption_journal import Journal, journal_of, one_at_a_time
 from taskvault.client import Client
@@ -101,8 +102,7 @@ def _adopt(tree: MountedTree, journal: Journal, *, evictable: bool) -> Adoption:
             _sync_mount(place)
             failpoints.reach("adopt.after_publish")
             os.symlink(place, journal.aside)
-            exchange(journal.aside, directory)
-            sync_directory(directory.parent)
+            _switch(journal)
             failpoints.reach("adopt.after_switch")
             _check_untouched(journal, journal.aside, before)
         except BaseException:
@@ -114,7 +114,7 @@ def _adopt(tree: MountedTree, journal: Journal, *, evictable: bool) -> Adoption:
 
 def _release(tree: MountedTree, journal: Journal) -> Adoption:
     directory, place = journal.directory, journal.place
-    in_use = users(place, writing=True)
+    in_use = users(place, writing=False)
     if in_use:
         raise NotAdoptable(directory, f"is in use by {', '.join(in_use)}; stop that first")
     was_evictable = _is_evictable(tree, place)
@@ -126,8 +126,7 @@ def _release(tree: MountedTree, journal: Journal) -> Adoption:
         _copy(tree.client, snapshot, journal.aside)
         os.sync()
         failpoints.reach("release.after_copy")
-        exchange(journal.aside, directory)
-        sync_directory(directory.parent)
+        _switch(journal)
         failpoints.reach("release.after_switch")
         _check_untouched(journal, place, before)
     except BaseException:
@@ -137,6 +136,16 @@ def _release(tree: MountedTree, journal: Journal) -> Adoption:
         raise
     _finish(tree, journal)
     return Adoption(directory, place, snapshot.files, snapshot.size)
+
+
+def _switch(journal: Journal) -> None:
+    try:
+        exchange(journal.aside, journal.directory)
+    except OSError as exc:
+        # Lower layers of overlay filesystems (EXDEV), and filesystems that do not know of it (EINVAL).
+        reason = f"cannot change places with {str(journal.aside)!r} on its filesystem ({os.strerror(exc.errno or 0)})"
+        raise NotAdoptable(journal.directory, reason) from exc
+    sync_directory(journal.directory.parent)
 
 
 def _check_untouched(journal: Journal, content: Path, before: bytes) -> None:
@@ -162,6 +171,8 @@ def _go_back(tree: MountedTree, journal: Journal) -> None:
         with suppress(FileNotFoundError):
             journal.aside.unlink()
         if os.path.lexists(journal.place):
+            if not journal.is_back():
+                return  # it is all there is; the journal stays, and who comes next is told
             tree.remove(journal.place)
     journal.remove()
 
@@ -191,10 +202,7 @@ def _settle(tree: MountedTree, journal: Journal) -> None:
         _finish(tree, journal)
         return
     if not journal.is_switched():
-        if not journal.releasing and journal.aside.is_dir() and not journal.aside.is_symlink():
-            reason = f"was being moved, and the link that was left is gone: what it was is in {str(journal.aside)!r}"
-            raise NotAdoptable(journal.directory, f"{reason}; move that back, remove {str(journal.path)!r}")
-        _go_back(tree, journal)
+        _settle_unswitched(tree, journal)
         return
     # Whoever wrote since the switch wrote to what the directory is now.
     old = journal.place if journal.releasing else journal.aside
@@ -207,6 +215,27 @@ def _settle(tree: MountedTree, journal: Journal) -> None:
         f"compare the two, bring what you need to {str(journal.directory)!r}, remove {str(old)!r} and "
         f"{str(journal.path)!r}, then try again",
     )
+
+
+def _settle_unswitched(tree: MountedTree, journal: Journal) -> None:
+    if journal.releasing or journal.is_back():
+        _go_back(tree, journal)
+        return
+    reason = "was being moved, and the link that was left is gone: what it was is in"
+    if journal.aside.is_dir() and not journal.aside.is_symlink():
+        raise NotAdoptable(
+            journal.directory, f"{reason} {str(journal.aside)!r}; move that back, remove {str(journal.path)!r}"
+        )
+    if journal.leads_to_place():
+        # The switch was made, and somebody has removed what was there before: nothing else is left.
+        _finish(tree, journal)
+        return
+    if os.path.lexists(journal.place):
+        raise NotAdoptable(
+            journal.directory,
+            f"{reason} {str(journal.place)!r}; bring what you need of that back and remove {str(journal.path)!r}",
+        )
+    _go_back(tree, journal)
 
 
 def _remove_copy(journal: Journal) -> None:
@@ -237,7 +266,7 @@ def _settled_snapshot(client: Client, directory: Path, content: Path) -> tuple[S
     """Return a snapshot, and the fingerprint that the content had before and after it was taken."""
     for _ in range(_ATTEMPTS):
         before = fingerprint(content)
-        snapshot = take_snapshot(client, content, ["."])
+        snapshot = take_snapshot(client, content, ["."], statuses=(status for _, status in walk(content)))
         if fingerprint(content) == before:
             return snapshot, before
     raise NotAdoptable(directory, "is being written to; stop whoever writes and try again")

@@ -93,12 +93,17 @@ class Journal:
 
     def is_switched(self) -> bool:
         """Whether directory and what was prepared have changed places."""
-        expected_link = not self.releasing
-        return (
-            _is_link(self.directory) == expected_link
-            and _is_there(self.aside)
-            and (_is_link(self.aside) != expected_link)
-        )
+        if self.releasing:
+            return _is_directory(self.directory) and _is_link(self.aside)
+        return _is_link(self.directory) and _is_directory(self.aside)
+
+    def leads_to_place(self) -> bool:
+        """Whether the directory is the link that is left of it."""
+        return _is_link(self.directory) and Path(os.readlink(self.directory)) == self.place
+
+    def is_back(self) -> bool:
+        """Whether what was adopted, or is to be, is where it was: only then is what lies in `place` a copy of it."""
+        return _is_directory(self.directory)
 
     def _store(self) -> None:
         place = os.fsencode(self.place)
@@ -143,11 +148,15 @@ def _sibling(directory: Path, suffix: str) -> Path:
 
 
 def _is_link(path: Path) -> bool:
+    return stat.S_ISLNK(_mode(path))
+
+
+def _is_directory(path: Path) -> bool:
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
     try:
-        return stat.S_ISLNK(os.lstat(path).st_mode)
+        return os.lstat(path).st_mode
     except FileNotFoundError:
-        return False
-
-
-def _is_there(path: Path) -> bool:
-    return os.path.lexists(path)
+        return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,11 +119,16 @@ def near_keys(client: Client, key: str, *, scope: str) -> list[str]:
     return get_close_matches(key, known, n=3, cutoff=0.5)
 
 
-def all_entries(client: Client, scope: str | None) -> Iterator[Entry]:
-    """Yield every entry, of one scope or of all, in key order."""
+def all_entries(
+    client: Client, scope: str | None, *, damaged: Callable[[str], None] = lambda sentence: None
+) -> Iterator[Entry]:
+    """Yield every entry, of one scope or of all, in key order; `damaged` hears of those that cannot be read."""
     after: tuple[str, str] | None = None
     while True:
-        page = client.call(ListEntries(scope=scope, after=after, limit=PAGE_ENTRIES)).entries
+        answer = client.call(ListEntries(scope=scope, after=after, limit=PAGE_ENTRIES))
+        for sentence in answer.damage:
+            damaged(sentence)
+        page = answer.entries
         yield from page
         if len(page) < PAGE_ENTRIES:
             return

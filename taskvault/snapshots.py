@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from taskvault.client import Client
+from taskvault.fitting import check_fits
 from taskvault.ingest_port import ClientIngestPort
 from taskvault.mounted import MountedTree, resolved
 from taskvault.protocol.messages import SnapshotLive, SnapshotRef, Welcome
@@ -31,11 +33,14 @@ def ingest_settings(welcome: Welcome, registry: PluginRegistry | None = None) ->
     )
 
 
-def take_snapshot(client: Client, base: Path, paths: Sequence[str]) -> SnapshotRef:
+def take_snapshot(
+    client: Client, base: Path, paths: Sequence[str], *, statuses: Iterable[os.stat_result] = ()
+) -> SnapshotRef:
     """Store paths and return the snapshot: each where it lies below `base`, one outside under its last name.
 
     The content is leased to the client's connection until something refers to it.  Raises what the ingest and the owner
     raise: `PathMissing`, `PathUnreadable`, `FileChanged`, `PathsConflict`, `Refused` of kind `OpenForWriting` …
+    `LargerThanVault`, before anything was evicted, where the files are named or their `statuses` are given.
     """
     tree = MountedTree.of(client)
     live = None if tree is None else live_request(tree, base, paths)
@@ -43,7 +48,9 @@ def take_snapshot(client: Client, base: Path, paths: Sequence[str]) -> SnapshotR
         return client.call(live, timeout_s=SEAL_TIMEOUT_S).snapshot
     from tvfs.ingest.tree_walk import save_paths
 
-    with Ingest(ClientIngestPort(client), ingest_settings(client.welcome)) as ingest:
+    settings = ingest_settings(client.welcome)
+    check_fits(client, settings, base, paths, statuses or _named_files(base, paths))
+    with Ingest(ClientIngestPort(client), settings) as ingest:
         return reference(save_paths(ingest, os.fsencode(base), [os.fsencode(path) for path in paths]))
 
 
@@ -65,6 +72,12 @@ def live_request(tree: MountedTree, base: Path, paths: Sequence[str]) -> Snapsho
     request = SnapshotLive(tree.relative(base), wanted)
     # The mount itself also holds views of what is stored.
     return request if request.path and all(map(_is_text, [request.path, *wanted])) else None
+
+
+def _named_files(base: Path, paths: Sequence[str]) -> Iterator[os.stat_result]:
+    for path in paths:
+        with suppress(OSError):  # saving says it better
+            yield os.lstat(base / path)
 
 
 def _is_text(path: str) -> bool:

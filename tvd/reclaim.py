@@ -127,6 +127,8 @@ class Reclaimer:
         self._expected: list[_Expected] = []
         self._turn = trio.Lock()
         self._exhausted_until_s = float("-inf")
+        self._is_out_of_reach = False
+        """Whether the low watermark was not reached the last time."""
         self._log = structlog.get_logger().bind(part="reclaim")
 
     async def run(self) -> None:
@@ -145,13 +147,16 @@ class Reclaimer:
             wanted_bytes = int((1 - low_watermark) * capacity_bytes)
             before_bytes, evicted = self._reservations.free_bytes, self._evictor.evicted
             enough = await self._free_up(wanted_bytes)
-            self._log.info(
-                "made room",
-                free_bytes=self._reservations.free_bytes,
-                before_bytes=before_bytes,
-                evicted=self._evictor.evicted - evicted,
-                enough=enough,
-            )
+            evicted = self._evictor.evicted - evicted
+            if evicted or enough or not self._is_out_of_reach:  # said once, and not every second
+                self._log.info(
+                    "made room",
+                    free_bytes=self._reservations.free_bytes,
+                    before_bytes=before_bytes,
+                    evicted=evicted,
+                    enough=enough,
+                )
+            self._is_out_of_reach = not enough
         await self._tidy()
 
     async def make_room(self, wanted_bytes: int, beside_bytes: int = 0) -> bool:
@@ -180,13 +185,15 @@ class Reclaimer:
                 self._expect(await self._evictor.evict(evict_bytes))
             done.evicted = self._evictor.evicted - evicted
         await self._collect_all(done)
-        while True:
+        # What others let go of meanwhile is not waited for: where much is saved and removed, that would never end.
+        for _ in (await self._compactor.survey()).packs:
             async with self._turn:
                 compacted = await self._compact(GAIN_FRACTION, merge_small=True)
             done.freed_bytes += compacted.freed_bytes
             done.moved_bytes += compacted.moved_bytes
             if not compacted.removed_packs:
-                return done
+                break
+        return done
 
     def figures(self) -> dict[str, int | float]:
         """For the statistics, since the start."""

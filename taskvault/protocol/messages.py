@@ -285,6 +285,8 @@ class Entries(Message, frozen=True, tag=True):
     """A page of entries; fewer than the limit means the end."""
 
     entries: list[Entry]
+    damage: list[str] = []
+    """A sentence for each entry of the page that cannot be read."""
 
 
 class RemoveEntry(Message, frozen=True, tag=True):

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,29 @@ def test_what_was_written_after_an_interrupted_switch_is_never_removed(
     assert (directory / "late").exists()
 
 
+@pytest.mark.parametrize("way", ["adopt", "undo"])
+def test_what_was_there_before_an_interrupted_switch_may_be_removed_by_hand(
+    vault: Vault, directory: Path, before: Path, way: str
+) -> None:
+    assert drive(vault, "adopt.after_switch=kill", "adopt", directory) == -9
+    remove_tree(directory.parent / ".cache.taskvault-aside")
+    # The journal is left, and what is under the mount is all there is.
+    vault.tv("adopt", *(["--undo"] if way == "undo" else []), str(directory))
+    assert directory.is_symlink() == (way == "adopt")
+    assert_same(directory, before)
+    assert siblings(directory) == []
+
+
+def test_the_only_copy_is_not_removed_when_the_directory_is_gone(vault: Vault, directory: Path, before: Path) -> None:
+    assert drive(vault, "adopt.after_switch=kill", "adopt", directory) == -9
+    place = Path(os.readlink(directory))
+    remove_tree(directory.parent / ".cache.taskvault-aside")
+    directory.unlink()
+    for arguments in ([], ["--undo"]):
+        assert str(place) in vault.tv("adopt", *arguments, str(directory), exit_code=4).err
+        assert_same(place, before)
+
+
 @pytest.mark.parametrize("way", ["adopt", "release"])
 def test_what_is_written_during_the_switch_takes_it_back(vault: Vault, directory: Path, way: str) -> None:
     if way == "release":
@@ -299,6 +323,11 @@ def test_what_cannot_be_moved_is_refused_and_stays(vault: Vault, tmp_path: Path)
     with subprocess.Popen(["sleep", "60"], cwd=tmp_path / "d") as sleeper:
         refused(tmp_path / "d", "in use by process")
         sleeper.kill()
+    looking = os.open(tmp_path / "d", os.O_RDONLY | os.O_DIRECTORY)
+    with subprocess.Popen(["sleep", "60"], pass_fds=[looking]) as sleeper:
+        refused(tmp_path / "d", "in use by process")
+        sleeper.kill()
+    os.close(looking)
     refused(Path("/proc"), "mounted")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "point").mkdir()
@@ -309,6 +338,64 @@ def test_what_cannot_be_moved_is_refused_and_stays(vault: Vault, tmp_path: Path)
             refused(tmp_path / "m" / "point", "mounted")
         finally:
             subprocess.run(["umount", tmp_path / "m" / "point"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "word"),
+    [
+        ("security.capability", bytes([0, 0, 0, 2, 0, 32, *bytes(14)]), "capabilities"),
+        # Version 2; owner, a user, group, mask and others, each with the right to read.
+        (
+            "system.posix_acl_access",
+            struct.pack(
+                "<I" + 5 * "HHI", 2, 1, 4, 2**32 - 1, 2, 4, 1000, 4, 4, 2**32 - 1, 16, 4, 2**32 - 1, 32, 4, 2**32 - 1
+            ),
+            "access control list",
+        ),
+    ],
+)
+def test_what_would_lose_rights_is_refused(
+    vault: Vault, tmp_path: Path, attribute: str, value: bytes, word: str
+) -> None:
+    (tmp_path / "cache" / "deep").mkdir(parents=True)
+    program = tmp_path / "cache" / "deep" / "program"
+    program.touch()
+    os.setxattr(program, "user.mine", b"kept")
+    os.setxattr(program, attribute, value)
+    said = vault.tv("adopt", str(tmp_path / "cache"), exit_code=4)
+    assert word in said.err
+    assert str(program) in said.err
+    os.removexattr(program, attribute)
+    vault.tv("adopt", str(tmp_path / "cache"))
+    vault.tv("adopt", "--undo", str(tmp_path / "cache"))
+    assert os.getxattr(program, "user.mine") == b"kept"
+
+
+def test_one_that_a_process_works_in_is_not_moved_back(vault: Vault, directory: Path) -> None:
+    vault.tv("adopt", str(directory))
+    with subprocess.Popen(["sleep", "60"], cwd=directory / "deep") as sleeper:
+        assert "in use by process" in vault.tv("adopt", "--undo", str(directory), exit_code=4).err
+        assert directory.is_symlink()
+        sleeper.kill()
+    vault.tv("adopt", "--undo", str(directory))
+
+
+def test_one_whose_filesystem_cannot_exchange_it_stays(vault: Vault, tmp_path: Path) -> None:
+    layers = tmp_path / "layers"
+    (layers / "lower" / "cache").mkdir(parents=True)
+    (layers / "lower" / "cache" / "file").write_text("x")
+    for name in ("upper", "work", "merged"):
+        (layers / name).mkdir()
+    options = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work,redirect_dir=off"
+    mount = ["mount", "-t", "overlay", "-o", options, "overlay", layers / "merged"]
+    if subprocess.run(mount, check=False, capture_output=True).returncode == 0:
+        try:
+            said = vault.tv("adopt", str(layers / "merged" / "cache"), exit_code=4)
+            assert "cannot change places" in said.err
+            assert os.listdir(layers / "merged") == ["cache"]
+            assert (layers / "merged" / "cache" / "file").read_text() == "x"
+        finally:
+            subprocess.run(["umount", layers / "merged"], check=True)
 
 
 def test_an_empty_directory_and_one_with_a_strange_name(vault: Vault, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from taskvault.client import Client
 from taskvault.errors import Refused
+from taskvault.fitting import LargerThanVault
 from taskvault.protocol import messages as m
 from taskvault.saved_paths import Keeping, save_under
+from taskvault.snapshots import take_snapshot
 from tests.daemon.conftest import Daemon
 from tests.daemon.test_content import assert_same, read_back
 from tests.faults.disk_sampler import sampled
@@ -48,6 +50,32 @@ def save_pinned_until_refused(client: Client, tmp_path: Path) -> Refused:
         except Refused as refused:
             return refused
     raise AssertionError("nothing was refused")
+
+
+@pytest.mark.parametrize("way", ["file", "directory"])
+def test_what_is_larger_than_the_vault_is_refused_before_anything_is_evicted(
+    small: Daemon, tmp_path: Path, way: str
+) -> None:
+    (tmp_path / "large").mkdir()
+    file = tmp_path / "large" / "file"
+
+    def store(client: Client) -> object:
+        if way == "file":
+            return save_under(client, "large", file.parent, ["file"], scope="main")
+        return take_snapshot(client, file.parent, ["."], statuses=[os.lstat(file)])
+
+    with small.client() as client:
+        save(client, make_tree(tmp_path / "tree", 1, 6 * MIB), "kept")
+        file.write_bytes(random.Random(2).randbytes(80 * MIB))
+        with pytest.raises(LargerThanVault, match="64 MiB"):
+            store(client)
+    with small.client() as client:
+        assert client.call(m.GetEntry("main", "kept")).entry is not None
+        assert client.call(m.GetStatistics()).figures["evicted_entries"] == 0
+        # As long, and it fits: the length alone says nothing.
+        file.write_bytes(random.Random(3).randbytes(8 * MIB) * 10)
+        store(client)
+        assert client.call(m.GetEntry("main", "kept")).entry is not None
 
 
 def test_saves_go_on_for_ever_within_the_size(small: Daemon, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tvd.entry_views import RUN, SAVED, SNAPSHOT_SCOPE, EntryViews, directory_of
 from tvfs.vault.entries import KeyExists, KeyMissing, StoredEntry
 from tvfs.vault.names import NameInvalid, check_key, check_scope
 from tvfs.vault.newest import newest_saved
+from tvfs.vault.stored_entry import EntryInvalid
 from tvfs.vault.vault import Vault
 
 MOST_LISTED = 1000
@@ -96,20 +97,24 @@ class EntriesRequests:
         return _reply(session, found)
 
     async def list_entries(self, session: VaultSession, request: ListEntries) -> Entries:
-        """In key order; fewer than asked for only at the end."""
+        """In key order; fewer than asked for only at the end.  What cannot be read is named, and hides nothing else."""
         if not 1 <= request.limit <= MOST_LISTED:
             raise Rejected(f"{request.limit} entries cannot be listed at once, at most {MOST_LISTED}")
         listed: list[StoredEntry] = []
+        unreadable: list[EntryInvalid] = []
         after = request.after
         while True:
             wanted = min(LISTED_AT_A_TIME, request.limit - len(listed))
-            page, after = self._vault.entries.page(request.scope, after=after, limit=wanted, leave_out=SNAPSHOT_SCOPE)
+            page, after = self._vault.entries.page(
+                request.scope, after=after, limit=wanted, leave_out=SNAPSHOT_SCOPE, unreadable=unreadable
+            )
             listed += page
             results_bytes = sum(len(entry.result) for entry in listed)
             if results_bytes > MAX_FRAME_BYTES:
                 raise FrameTooLarge(results_bytes)
             if after is None or len(listed) == request.limit:
-                return Entries([entry_of(entry) for entry in listed])
+                damage = [str(each) for each in unreadable[:MOST_LISTED]]
+                return Entries([entry_of(entry) for entry in listed], damage)
             await trio.lowlevel.checkpoint()
 
     async def remove(self, session: VaultSession, request: RemoveEntry) -> Done:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tvfs.catalog.catalog import Batch, Catalog, Family, prefix_end
+from tvfs.catalog.catalog import Batch, Catalog, Family
 from tvfs.catalog.rocks import CatalogFull
 from tvfs.clock import Clock
 from tvfs.content.tree_index import TreeIndexMissing
@@ -46,15 +46,15 @@ from tvfs.filesystem.recent import Recent
 from tvfs.filesystem.staging import Staging
 from tvfs.plugin_api.eviction import EntryFacts
 from tvfs.vault.entry_ranks import EntryRanks
-from tvfs.vault.entry_usage import FILES_BY_RANK
+from tvfs.vault.entry_usage import BY_AGE, FILES_BY_RANK
 from tvfs.vault.references import references_of
 
 QUIET_S = 1.0
 """How long a file is left alone after it was made or written: programs write, close, and then rename."""
 NOTED_EVERY_S = 60.0
 """How often the use of one file is noted."""
-_AFTER_RANKS = prefix_end(FILES_BY_RANK)
-"""Rows of entries follow: by age, before those of files by number."""
+_AFTER_RANKS = BY_AGE
+"""Rows of entries follow, before those of files by number."""
 PASSED_OVER_AT_ONCE = 256
 """Files in use that are passed over in one step."""
 RANKED_AT_ONCE = 32
@@ -113,6 +113,10 @@ class Evictables:
         self._noted: Recent[float] = Recent(_REMEMBERED)
         self._evicted: set[int] = set()
         """Inodes that were evicted and that the kernel has not forgotten yet."""
+        # No row is below the one or above the other: those that were removed cost a search as much as any, 4 µs each
+        # backwards, so that a search from the end of a long queue would hold the owner for longer and longer.
+        self._floor = FILES_BY_RANK
+        self._ceiling = last_of(TO_GATHER)
         self._from = FILES_BY_RANK
         self._seen_quiet = False
         self._ask_again_s: float | None = None
@@ -141,7 +145,7 @@ class Evictables:
         if evictable:
             change.put(ino, changed(inode, flags=inode.flags | EVICTABLE))
             change.batch.put(Family.USAGE, file_row(MARKED, ino), b"")
-            change.batch.put(Family.USAGE, file_row(TO_GATHER, ino), NAMES_FIRST)
+            self.queue(change, ino, NAMES_FIRST)
             change.afterwards.append(lambda: self._marked.add(ino))
             self._active = True
         else:
@@ -169,6 +173,25 @@ class Evictables:
             ino = found.parent
         return True
 
+    # Directories that are to be gone through: see `tvfs.filesystem.gathering`.
+
+    def queue(self, change: Change, ino: int, state: bytes) -> None:
+        """Let a directory be gone through, or its range be dissolved, soon."""
+        row = file_row(TO_GATHER, ino)
+        change.batch.put(Family.USAGE, row, state)
+        self._ceiling = max(self._ceiling, row)
+
+    def last_queued(self) -> tuple[int, bytes] | None:
+        """Return the greatest inode number that is queued, and what is to be done."""
+        if self._ceiling < TO_GATHER:
+            return None
+        row = self._catalog.last(Family.USAGE, self._ceiling)
+        if row is None or not row[0].startswith(TO_GATHER):
+            self._ceiling = b""
+            return None
+        self._ceiling = row[0]
+        return inode_of(row[0]), row[1]
+
     # What happens to names and files.
 
     def entered(self, change: Change, parent: int, name: bytes, ino: int, inode: Inode) -> None:
@@ -179,7 +202,7 @@ class Evictables:
             has_more = bool(inode.entries) or inode.hash != NO_HASH
             before = self._nodes.find(ino) if has_more else None
             if has_more and (before is None or not self.covers(before.parent)):
-                change.batch.put(Family.USAGE, file_row(TO_GATHER, ino), NAMES_FIRST)
+                self.queue(change, ino, NAMES_FIRST)
         elif inode.is_regular:
             self.know(change, (parent, name), ino, inode, used_ns=change.now_ns)
 
@@ -214,7 +237,7 @@ class Evictables:
 
     def range_left(self, change: Change, first: int) -> None:
         """The root of an attached tree is removed: what was moved out of the tree needs its range for a while yet."""
-        change.batch.put(Family.USAGE, file_row(TO_GATHER, first), RANGE_NEXT)
+        self.queue(change, first, RANGE_NEXT)
         self._active = True
 
     def range_gone(self, change: Change, first: int, end: int) -> None:
@@ -265,7 +288,10 @@ class Evictables:
             return []
         found: list[RankedFile] = []
         passed_over = 0
-        for key, _ in self._catalog.scan(Family.USAGE, self._from, _AFTER_RANKS):
+        from_floor = self._from <= self._floor
+        for key, _ in self._catalog.scan(Family.USAGE, max(self._from, self._floor), _AFTER_RANKS):
+            if from_floor:
+                self._floor, from_floor = key, False
             rank, ino = parse_file_rank(key)
             if self._is_in_use(ino):
                 passed_over += 1
@@ -278,8 +304,10 @@ class Evictables:
             if len(found) == limit:
                 break
         else:
-            if self._seen_quiet or self._is_gathering():
+            if self._seen_quiet or self.last_queued() is not None:
                 self._ask_again_s = ASK_AGAIN_S
+            if from_floor:
+                self._floor = _AFTER_RANKS  # there was none
             self._from, self._seen_quiet = FILES_BY_RANK, False
         return found
 
@@ -362,10 +390,6 @@ class Evictables:
             return True
         return False
 
-    def _is_gathering(self) -> bool:
-        row = self._catalog.last(Family.USAGE, last_of(TO_GATHER))
-        return row is not None and row[0].startswith(TO_GATHER)
-
     def _place_now(self, ino: int, use: FileUse) -> tuple[int, bytes] | None:
         """Return parent and name of the file, in an evictable directory; None if it is not known there."""
         for parent, name in reversed(use.places):
@@ -403,7 +427,9 @@ class Evictables:
             batch.delete(Family.USAGE, rank_row(before.rank, ino))
         batch.put(Family.USAGE, file_row(FILE, ino), encode_use(use))
         if use.rank is not None:
-            batch.put(Family.USAGE, rank_row(use.rank, ino), b"")
+            row = rank_row(use.rank, ino)
+            batch.put(Family.USAGE, row, b"")
+            self._floor = min(self._floor, row)
 
     def _forget(self, batch: Batch, ino: int, use: FileUse | None) -> None:
         if use is not None:

@@ -19,7 +19,7 @@ from tvfs.content.tree_index import TreeIndexMissing
 from tvfs.errors import RowDamaged, TaskVaultError
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.directories import Directories, Dirent, Listed, decode_dirent
-from tvfs.filesystem.evictable_rows import NAMES_FIRST, RANGE_NEXT, TO_GATHER, file_row, inode_of, last_of
+from tvfs.filesystem.evictable_rows import NAMES_FIRST, RANGE_NEXT, TO_GATHER, file_row
 from tvfs.filesystem.evictables import Evictables
 from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, OWN_XATTRS, Inode, changed
 from tvfs.filesystem.namespace import Namespace
@@ -72,12 +72,12 @@ class Gatherer:
         """Go through everything that is queued."""
         pace = Pace()
         while True:
-            row = self._catalog.last(Family.USAGE, last_of(TO_GATHER))
-            if row is None or not row[0].startswith(TO_GATHER):
+            queued = self._evictables.last_queued()
+            if queued is None:
                 return
-            ino = inode_of(row[0])
+            ino, state = queued
             try:
-                await self._next(ino, row[1], pace)
+                await self._next(ino, state, pace)
             except (TreeIndexMissing, RowDamaged, NotFound):  # gone meanwhile, or damaged: nobody can list it
                 self._damaged.add(ino)
                 self._settle(ino)
@@ -117,7 +117,7 @@ class Gatherer:
             await pace.breathe()
         self._forget_base(change, ino)
         if attached is not None and attached.first == ino:
-            change.batch.put(Family.USAGE, file_row(TO_GATHER, ino), RANGE_NEXT)
+            self._evictables.queue(change, ino, RANGE_NEXT)
         else:
             change.batch.delete(Family.USAGE, file_row(TO_GATHER, ino))
         change.commit()
@@ -127,7 +127,7 @@ class Gatherer:
         if inode is None:
             return
         if inode.is_directory:
-            change.batch.put(Family.USAGE, file_row(TO_GATHER, listed.ino), NAMES_FIRST)
+            self._evictables.queue(change, listed.ino, NAMES_FIRST)
         elif covered and inode.is_regular:
             used_ns = min(change.now_ns, max(inode.atime_ns, inode.mtime_ns, 0))
             self._evictables.know(change, (parent, listed.name), listed.ino, inode, used_ns=used_ns)
@@ -196,7 +196,7 @@ class Gatherer:
     def _settle_member(self, change: Change, ino: int, inode: Inode) -> bool:
         """Let an inode with a row need nothing of its range; return whether that takes more than this."""
         if inode.is_directory and inode.hash != NO_HASH and inode.nlink:
-            change.batch.put(Family.USAGE, file_row(TO_GATHER, ino), NAMES_FIRST)
+            self._evictables.queue(change, ino, NAMES_FIRST)
             return True
         member = self._nodes.entry(ino)
         if member is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
 import msgspec
 
 from tvfs.catalog.catalog import Batch, Catalog, prefix_end
+from tvfs.catalog.rocks import CatalogFull
 from tvfs.clock import Clock
 from tvfs.errors import TaskVaultError
 from tvfs.vault.audit import AuditLog
@@ -88,7 +90,8 @@ class EntryTable:
         if count_use:
             used = msgspec.structs.replace(entry, used_ns=self._clock.now_ns(), uses=entry.uses + 1)
             used = self.ranks.ranked(used)
-            self._rows.bind(Batch(), row_key, entry, used)
+            with suppress(CatalogFull):  # who asks for what is there should not hear of a full disk
+                self._rows.bind(Batch(), row_key, entry, used)
             return used
         return entry
 
@@ -166,11 +169,12 @@ class EntryTable:
         after: tuple[str, str] | None = None,
         limit: int,
         leave_out: str | None = None,
+        unreadable: list[EntryInvalid] | None = None,
     ) -> tuple[list[StoredEntry], tuple[str, str] | None]:
         """Return the entries in the next `limit` rows, and after which to go on; None at the end.
 
-        There may be fewer, or none: those that have expired are left out.  The rows of the scope `leave_out` do not
-        count.
+        There may be fewer, or none: those that have expired are left out, and those that cannot be read, which are
+        added to `unreadable`.  The rows of the scope `leave_out` do not count.
         """
         prefix = b"" if scope is None else check_scope(scope).encode() + b"\0"
         start = prefix
@@ -180,9 +184,13 @@ class EntryTable:
         now_ns = self._clock.now_ns()
         end = prefix_end(prefix) if prefix else None
         for looked_at, (row_key, row) in enumerate(self._scan_without(leave_out, start, end), 1):
-            entry = decode_entry(row_key, row)
-            if not entry.has_expired(now_ns):
-                found.append(entry)
+            try:
+                entry = decode_entry(row_key, row)
+                if not entry.has_expired(now_ns):
+                    found.append(entry)
+            except EntryInvalid as exc:
+                if unreadable is not None:
+                    unreadable.append(exc)
             if looked_at == limit:
                 return found, names_of_row(row_key)
         return found, None

@@ -122,7 +122,8 @@ def list_entries(context: Context, scope: str | None, as_json: bool) -> None:
     from taskvault.saved_paths import all_entries
 
     with context.connect() as client:
-        found = [entry for entry in all_entries(client, scope) if entry.kind == "saved"]
+        every = all_entries(client, scope, damaged=lambda sentence: click.echo(f"tv: {sentence}", err=True))
+        found = [entry for entry in every if entry.kind == "saved"]
     rows = [
         (
             entry.scope,

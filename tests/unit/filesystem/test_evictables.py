@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from tvfs.fsck.examination import Examination
 from tvfs.fsck.names import check_names
 from tvfs.plugin_api.registry import PluginRegistry
 from tvfs.testing.memory_vault import CALLER, MemoryWorld
+from tvfs.vault.counting import CountingCatalog
 from tvfs.vault.entry_usage import BY_AGE, FILES_BY_RANK
 from tvfs.vault.ranking import Ranking
 from tvfs.vault.reachability import compare_exactly
@@ -303,6 +304,44 @@ async def test_a_kill_at_any_moment_of_gathering_loses_nothing(world: MemoryWorl
         assert len(world.names(b"cache/tree/a")) == 21
     assert batches > 5
     assert len(evicted_names(world)) == 60
+    check(world)
+
+
+async def test_what_was_gone_through_or_evicted_is_not_searched_again(world: MemoryWorld) -> None:
+    for place in (b"cache", *(b"cache/%d" % number for number in range(8))):
+        world.mkdir(place)
+        await world.write(place + b"/file", b"content")
+    mark(world, b"cache")
+    catalog = world.vault.catalog
+    ends: list[bytes] = []
+    starts: list[bytes] = []
+
+    def last(family: Family, end: bytes) -> tuple[bytes, bytes] | None:
+        ends.extend([end] if family is Family.USAGE else [])
+        return CountingCatalog.last(catalog, family, end)
+
+    def scan(family: Family, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        starts.extend([start] if family is Family.USAGE and start[:1] == FILES_BY_RANK else [])
+        return CountingCatalog.scan(catalog, family, start, end)
+
+    catalog.last, catalog.scan = last, scan  # type: ignore[method-assign]
+    await world.filesystem.gatherer.gather()
+    await world.filesystem.gatherer.gather()
+    # Down from the greatest inode number, which the children of the directory have; then nothing is looked for.
+    assert len(ends) == 10
+    assert len(set(ends)) == 9
+    assert ends[1:] == sorted(ends[1:], reverse=True)
+    world.clock.advance(2 * QUIET_S)
+    assert len(evict(world)) == 9
+    assert starts == sorted(starts)
+    assert len(set(starts[1:])) >= 9
+    await world.write(b"cache/new", b"content")
+    world.mkdir(b"other")
+    world.mkdir(b"other/below")
+    await world.write(b"other/file", b"content")
+    world.rename(b"other", b"cache/moved")
+    await world.filesystem.gatherer.gather()
+    assert sorted(evicted_names(world)) == [b"file", b"new"]
     check(world)
 
 

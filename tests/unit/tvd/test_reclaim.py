@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from tvd.config import ReclaimConfig
 from tvd.reclaim import Reclaimer
@@ -41,6 +42,8 @@ class SmallVault:
     expiring: int = 0
     unwanted: list[tuple[float, int]] = field(default_factory=list)
     dead: int = 0
+    dead_again: int = 0
+    """What others have let go of by the end of each compaction."""
     evicted: int = 0
     expired: int = 0
     left_young: int = 0
@@ -105,7 +108,7 @@ class SmallVault:
         await trio.sleep(0.1)
         if not self.dead or (await self.survey()).dead_fraction < least_dead_fraction:
             return Compacted()
-        freed, self.dead = self.dead, 0
+        freed, self.dead = self.dead, self.dead_again
         self.compactions += 1
         return Compacted(1, freed, 10)
 
@@ -235,6 +238,37 @@ async def test_collecting_garbage_waits_for_the_epoch_and_frees_everything_that_
     assert done.freed_bytes == 700 + 6 * ENTRY
     assert vault.used == 47 * ENTRY
     assert EPOCH_S <= trio.current_time() <= EPOCH_S + 3
+
+
+async def test_collecting_garbage_ends_though_others_let_go_of_more_all_the_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    vault = SmallVault(entries=50)
+    vault.dead = vault.dead_again = 5_000
+    with trio.fail_after(60):
+        done = await vault.reclaimer.collect_garbage()
+    assert done.freed_bytes == 5_000
+
+
+async def test_a_low_watermark_out_of_reach_is_told_once(autojump_clock: trio.testing.MockClock) -> None:
+    vault = SmallVault(entries=2, pinned_bytes=94_000)
+    with capture_logs() as told:
+        for _ in range(5):
+            await vault.reclaimer.look_after()
+        assert [(one["evicted"], one["enough"]) for one in told] == [(2, False)]
+        vault.entries = 1
+        await vault.reclaimer.look_after()
+        assert [one["evicted"] for one in told] == [2, 1]
+        vault.pinned_bytes = 50_000
+        vault.entries = 42
+        await vault.reclaimer.look_after()
+        assert told[-1]["enough"]
+        vault.pinned_bytes = 97_000
+        await vault.reclaimer.look_after()
+        vault.entries = 0
+        await vault.reclaimer.look_after()
+        assert not told[-1]["enough"]
+    assert len(told) == 4
 
 
 async def test_a_cancelled_request_leaves_the_others_served(autojump_clock: trio.testing.MockClock) -> None:

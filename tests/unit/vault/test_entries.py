@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from tvfs.catalog.catalog import Batch, Family
 from tvfs.catalog.memory import MemoryCatalog
+from tvfs.catalog.rocks import CatalogFull
 from tvfs.clock import ManualClock
 from tvfs.vault.audit import AuditLog
 from tvfs.vault.entries import EntryInvalid, EntryTable, KeyExists, KeyMissing, StoredEntry, StoredSnapshot
@@ -41,6 +44,29 @@ async def test_what_was_put_is_found_and_durable(table: Table) -> None:
     after_power_loss = Table(table.catalog.crash_copy(durable_only=True))
     assert after_power_loss.found("main", "k") == entry("main", "k")
     assert after_power_loss.audit.verify() == 1
+
+
+async def test_what_is_there_is_found_though_the_disk_is_full() -> None:
+    class FullDisk(MemoryCatalog):
+        is_full = False
+
+        def write(self, batch: Batch) -> None:
+            if self.is_full:
+                raise CatalogFull(Path("meta"))
+            super().write(batch)
+
+    catalog = FullDisk()
+    table = Table(catalog)
+    await table.entries.put(entry("main", "k"), who="x")
+    catalog.is_full = True
+    found = table.entries.get("main", "k", count_use=True)
+    assert found is not None
+    assert found.snapshot == SNAPSHOT
+    catalog.is_full = False
+    found = table.entries.get("main", "k", count_use=True)
+    assert found is not None
+    assert found.uses == 1
+    assert table.entries.lowest(10)[0].rank == found.rank
 
 
 async def test_another_scope_has_other_keys(table: Table) -> None:
@@ -118,6 +144,20 @@ async def test_the_count_follows_changes(table: Table) -> None:
     assert table.entries.count() == 2
     await table.entries.remove("main", "a", who="x")
     assert table.entries.count() == 1 == Table(table.catalog).entries.count()
+
+
+async def test_a_damaged_row_hides_no_other_and_is_named(table: Table) -> None:
+    for key in "abcd":
+        await table.entries.put(entry("main", key), who="x")
+    batch = Batch()
+    for key in (b"a", b"c"):
+        batch.put(Family.ENTRY, b"main\0" + key, b"\x01garbage")
+    table.catalog.write(batch)
+    assert [found.key for found in table.entries.list_entries()] == ["b", "d"]
+    assert [found.key for found in table.entries.list_entries(limit=1)] == ["b"]
+    unreadable: list[EntryInvalid] = []
+    table.entries.page(limit=3, unreadable=unreadable)
+    assert ["'a'" in str(unreadable[0]), "'c'" in str(unreadable[1])] == [True, True]
 
 
 async def test_a_damaged_row_is_an_error_that_removing_cures(table: Table) -> None:
