@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from tvfs.catalog.rocks import CatalogLocked
 from tvfs.errors import TaskVaultError
@@ -28,8 +30,10 @@ class FsckExit(IntEnum):
 
 def run(home: Path, *, dry: bool, content: bool) -> int:
     """Check and, unless `dry`, repair a vault; return the exit status."""
+    told = partial(_tell, sys.stdout)
     try:
-        report = fsck(home, PluginRegistry(), dry=dry, content=content, told=_tell)
+        with redirect_stdout(sys.stderr):  # what plugins print is no finding
+            report = fsck(home, PluginRegistry(), dry=dry, content=content, told=told)
     except (VaultInUse, CatalogLocked) as exc:
         _complain(f"{exc} Nothing was changed.")
         return FsckExit.VAULT_IN_USE
@@ -40,18 +44,21 @@ def run(home: Path, *, dry: bool, content: bool) -> int:
         where = f": {exc.filename}" if exc.filename else ""
         _complain(f"The check stopped: {exc.strerror or exc}{where}. See to it, and run it again.")
         return FsckExit.NOT_REPAIRED
-    _print({"count": report.count, "clean_stop": report.clean})
+    except Exception as exc:  # noqa: BLE001 - the outermost line: what broke must not look like what was found
+        _complain(f"The check broke ({type(exc).__name__}: {exc}); the vault is no worse for it. Run it again.")
+        return FsckExit.NOT_REPAIRED
+    _print(sys.stdout, {"count": report.count, "clean_stop": report.clean})
     return FsckExit.FINDINGS if report.count else FsckExit.CLEAN
 
 
-def _tell(finding: Finding) -> None:
-    _print(asdict(finding))
+def _tell(out: TextIO, finding: Finding) -> None:
+    _print(out, asdict(finding))
 
 
-def _print(value: dict[str, object]) -> None:
+def _print(out: TextIO, value: dict[str, object]) -> None:
     # Whoever reads may have gone; a repair that has begun goes on.
     with suppress(OSError, ValueError):
-        print(json.dumps(value), flush=True)
+        print(json.dumps(value), file=out, flush=True)
 
 
 def _complain(sentence: str) -> None:

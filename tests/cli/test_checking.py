@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Vault, clean_up, conforms
+from tvfs.catalog.catalog import Batch, Family
+from tvfs.catalog.rocks import RocksCatalog
 
 
 @pytest.fixture
@@ -49,8 +52,6 @@ def test_verify_finds_damage_says_whose_it_is_and_is_content_after_saving_again(
 
 
 def answer(vault: Vault, *arguments: str, exit_code: int = 0) -> Any:
-    import json
-
     value = json.loads(vault.tv(*arguments, "--json", exit_code=exit_code).out)
     conforms(" ".join(arguments), value)
     return value
@@ -84,6 +85,25 @@ def test_fsck_refuses_while_the_daemon_runs_and_proposes_and_repairs_when_it_is_
     assert answer(own, "fsck", "--content") == {"home": str(own.home), "dry_run": False, "count": 0, "findings": []}
     own.tv("up", "--no-mount")
     assert own.json("cache", "ls") == []
+    own.tv("down")
+
+
+@pytest.mark.damages_vault("a row of an entry")
+def test_an_entry_that_cannot_be_read_is_named_and_hides_no_other(own: Vault, tmp_path: Path) -> None:
+    own.tv("cache", "save", "damaged", "tree", cwd=tmp_path)
+    own.tv("down")
+    catalog = RocksCatalog(own.home / "meta")
+    batch = Batch()
+    batch.put(Family.ENTRY, b"main\0damaged", b"\x01garbage")
+    catalog.write(batch)
+    catalog.close()
+    own.tv("up", "--no-mount")
+    listed = own.tv("cache", "ls", "--json")
+    assert [entry["key"] for entry in json.loads(listed.out)] == ["key"]
+    assert "tv: The entry 'damaged' in scope 'main' is damaged" in listed.err
+    assert "near ones are key" in own.tv("cache", "get", "kez", "--to", str(tmp_path / "copy"), exit_code=1).err
+    own.tv("cache", "rm", "damaged")
+    assert own.tv("cache", "ls").err == ""
     own.tv("down")
 
 

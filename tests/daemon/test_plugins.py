@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,14 @@ class Foreign:
         assert told.get("ok"), told
 
     def tv(self, *arguments: str, exit_code: int = 0) -> str:
+        done = self.run(arguments, exit_code)
+        return done.stdout + done.stderr
+
+    def tv_out(self, *arguments: str) -> str:
+        """What programs read."""
+        return self.run(arguments, 0).stdout
+
+    def run(self, arguments: Sequence[str], exit_code: int) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "taskvault", *arguments],
             env={**os.environ, **self.env},
@@ -79,7 +87,7 @@ class Foreign:
         )
         assert "Traceback" not in done.stderr
         assert done.returncode == exit_code, done.stderr + done.stdout
-        return done.stdout + done.stderr
+        return done
 
     def order(self, who: str, what: str) -> None:
         (self.site / who).write_text(what)
@@ -142,6 +150,20 @@ def test_the_plugins_are_listed_with_what_the_data_needs(foreign: Foreign, tmp_p
     assert listed["hash", "sha256"]["state"] == "ambiguous"
     text = foreign.tv("plugins")
     assert all(word in text for word in ("brotli", "lz4", "whole", "OSError", "tv-twin"))
+
+
+def test_what_a_plugin_prints_is_no_part_of_an_answer(foreign: Foreign, tmp_path: Path) -> None:
+    loud = "print('a banner', flush=True)"
+    install(foreign.site, source=loud)
+    install(foreign.site, "tv-loud", source=loud, points={"eviction": {"loud": "make_policy"}})
+    (tmp_path / "in").write_bytes(TEXT)
+    foreign.up()
+    saved = json.loads(foreign.tv_out("cache", "save", "key", "in", "--json"))
+    assert saved["key"] == "key"
+    assert json.loads(foreign.tv_out("plugins", "--json"))
+    assert len(json.loads(foreign.tv_out("hash", "in", "--json")))
+    assert foreign.daemon.stop() == 0
+    assert json.loads(foreign.tv_out("fsck", "--content", "--json"))["count"] == 0
 
 
 @pytest.mark.kernel

@@ -133,4 +133,5 @@ def _line(seq: int, stored: bytes) -> AuditLine:
         record = decode_record(stored)
     except ValueError:
         return AuditLine(seq, 0, "unreadable", "", "", "", "its bytes are no record: `tv audit verify` says more")
-    return AuditLine(record.seq, record.time_ns, record.action, record.scope, record.key, record.who, record.detail)
+    # Its number is that of its row, whatever it says itself: whoever reads page after page goes on from there.
+    return AuditLine(seq, record.time_ns, record.action, record.scope, record.key, record.who, record.detail)

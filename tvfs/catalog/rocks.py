@@ -64,7 +64,7 @@ class CatalogCorrupt(TaskVaultError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
             f"The catalog {path} is damaged ({reason}); nothing was changed."
-            " Restore the vault from a copy, or move it away and make a new one with `tv init`."
+            " Repair it with `tv fsck`, or restore the vault from a copy."
         )
         self.path = path
 
@@ -116,9 +116,15 @@ class RocksCatalog:
     Finish or drop every scan before `close`: an open iterator keeps RocksDB's lock on the directory.
     """
 
-    def __init__(self, path: Path, *, settings: RocksSettings | None = None) -> None:
-        """Open or make the catalog; raise `CatalogLocked`, `CatalogCorrupt`, `CatalogFull` or `CatalogFailed`."""
+    def __init__(self, path: Path, *, settings: RocksSettings | None = None, read_only: bool = False) -> None:
+        """Open or make the catalog; raise `CatalogLocked`, `CatalogCorrupt`, `CatalogFull` or `CatalogFailed`.
+
+        With `read_only` it must be there, only family `sys` can be read, and nothing of it is changed.
+        """
+        if read_only and not (path / "CURRENT").exists():
+            raise CatalogCorrupt(path, "it has no file CURRENT")
         self._path = path
+        self._read_only = read_only
         self._settings = settings or RocksSettings()
         self._db: Any = None
         self._stuck = False
@@ -259,11 +265,13 @@ class RocksCatalog:
         with self._translated():
             cache = Cache(self._settings.block_cache_bytes)
             options = _database_options(self._settings, cache)
-            families = {family.value: _family_options(family, self._settings, cache) for family in Family}
-            self._db = Rdict(str(self._path), options, families, AccessType.read_write())
-            self._families: dict[Family, Any] = {family: self._db.get_column_family(family.value) for family in Family}
+            opened = (Family.SYS,) if self._read_only else tuple(Family)
+            families = {family.value: _family_options(family, self._settings, cache) for family in opened}
+            access = AccessType.read_only() if self._read_only else AccessType.read_write()
+            self._db = Rdict(str(self._path), options, families, access)
+            self._families: dict[Family, Any] = {family: self._db.get_column_family(family.value) for family in opened}
             self._handles: dict[Family, Any] = {
-                family: self._db.get_column_family_handle(family.value) for family in Family
+                family: self._db.get_column_family_handle(family.value) for family in opened
             }
 
     def _close(self) -> None:

@@ -15,8 +15,9 @@ from tvfs.clock import Clock
 from tvfs.content.manifest import Manifest, ManifestInvalid
 from tvfs.content.reference import Content, ContentKind
 from tvfs.digest import FUNCTION_CODES, HOLE, OWN_FUNCTION_CODE, ChunkId, function_code
+from tvfs.fsck.examined_packs import ExaminedPacks
 from tvfs.packs.location import Location
-from tvfs.packs.pack_directory import PackDirectory, PackMissing
+from tvfs.packs.pack_directory import PackMissing
 from tvfs.packs.pack_writer import PackWriter
 from tvfs.packs.record import MAX_CHUNK_BYTES, RECORD_HEADER_BYTES
 from tvfs.plugin_api import Codec, HashFunction
@@ -59,7 +60,7 @@ class Examination:
 
     layout: Layout
     catalog: Catalog
-    packs: PackDirectory
+    packs: ExaminedPacks
     superblock: Superblock
     hash_function: HashFunction
     codecs: Mapping[int, Codec]
@@ -73,7 +74,7 @@ class Examination:
     content: bool = False
     """Read every chunk and verify its hash."""
     rebuilt: bool = False
-    """Rows were lost with the catalog: what packs hold and no row tells of may be wanted."""
+    """Rows were lost with the catalog, now or in a run that did not end: what no row tells of may be wanted."""
     damage: Damage = field(default_factory=Damage)
     foreign_packs: set[int] = field(default_factory=set)
     """Files with the name of a pack that are none of this vault's; they do not count, a dry run leaves them there."""

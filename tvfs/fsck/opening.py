@@ -2,7 +2,9 @@
 
 A catalog that does not open, or some row of which cannot be read, is copied; RocksDB repairs the copy, and if that does
 not help either the copy is replaced by an empty one.  Then the two change places: the old one is kept as
-`meta.broken-N`.  A dry run works on a copy in any case, so that not a byte of the vault changes.
+`meta.broken-N`.  What takes its place has the mark `REBUILDING`, which stays until all is found again: a run that is
+killed in between must not be the last that knew.  A dry run works on a copy in any case, so that not a byte of the
+vault changes.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from tvfs.catalog.catalog import Batch, Family
 from tvfs.catalog.rocks import CatalogCorrupt, CatalogFailed, RocksCatalog, RocksSettings
 from tvfs.catalog.salvage import copy_catalog, read_everything, repair_files
 from tvfs.fsck.finding import Finding
 from tvfs.vault.layout import Layout
+from tvfs.vault.recovery import REBUILDING
 
 CHECK = "catalog"
 _CURRENT = "CURRENT"
+_NOT_DAMAGE = ("Too many open files", "Permission denied", "Cannot allocate memory", "Read-only file system")
+"""What RocksDB says of troubles that no repair helps against, and that leave the files as they are."""
 _SETTINGS = RocksSettings(memtable_bytes=24 << 20, block_cache_bytes=32 << 20, max_wal_bytes=16 << 20)
 
 
@@ -32,8 +38,6 @@ class OpenedCatalog:
 
     catalog: RocksCatalog
     findings: list[Finding]
-    rebuilt: bool
-    """Rows were lost."""
 
 
 @contextmanager
@@ -56,7 +60,7 @@ def _opened(path: Path, *, dry: bool) -> Iterator[OpenedCatalog]:
     reason = _try(path)
     findings: list[Finding] = []
     if isinstance(reason, RocksCatalog):
-        found = OpenedCatalog(reason, findings, rebuilt=False)
+        found = OpenedCatalog(reason, findings)
     else:
         lost = _replace(path, dry=dry)
         kept = "" if dry else f"; the old one is kept as {lost.kept.name}"
@@ -64,7 +68,7 @@ def _opened(path: Path, *, dry: bool) -> Iterator[OpenedCatalog]:
         again = _try(path)
         if not isinstance(again, RocksCatalog):
             raise CatalogFailed(path, again)
-        found = OpenedCatalog(again, findings, rebuilt=True)
+        found = OpenedCatalog(again, findings)
     try:
         yield found
     finally:
@@ -78,12 +82,12 @@ def _try(path: Path) -> RocksCatalog | str:
     try:
         catalog = RocksCatalog(path, settings=_SETTINGS)
     except (CatalogCorrupt, CatalogFailed) as exc:
-        return _reason(exc)
+        return _damage(exc)
     try:
         read_everything(catalog)
     except (CatalogCorrupt, CatalogFailed) as exc:
         catalog.close()
-        return _reason(exc)
+        return _damage(exc)
     return catalog
 
 
@@ -115,13 +119,23 @@ def _repair(broken: Path, repaired: Path) -> str:
         lost = None
     opened = _try(repaired) if lost is not None else "it could not be repaired"
     if isinstance(opened, RocksCatalog):
-        opened.close()
+        _mark(opened)
         if not lost:
             return "repaired; no table had to be given up, what was written last may be missing"
         return f"repaired; {len(lost)} tables had to be given up ({', '.join(lost)}), and the rows in them are lost"
     shutil.rmtree(repaired, ignore_errors=True)
-    RocksCatalog(repaired, settings=_SETTINGS).close()
+    _mark(RocksCatalog(repaired, settings=_SETTINGS))
     return "an empty one takes its place: entries, names, manifests and history are lost, packs are indexed anew"
+
+
+def _mark(catalog: RocksCatalog) -> None:
+    batch = Batch()
+    batch.put(Family.SYS, REBUILDING, b"")
+    try:
+        catalog.write(batch)
+        catalog.flush_blocking()
+    finally:
+        catalog.close()
 
 
 def _finish_swap(layout: Layout) -> None:
@@ -146,8 +160,12 @@ def _copy(source: Path, target: Path, *, lasting: bool) -> None:
         target.mkdir(mode=0o700)
 
 
-def _reason(error: CatalogCorrupt | CatalogFailed) -> str:
-    return str(error.__cause__ or error).splitlines()[0].removesuffix(".")
+def _damage(error: CatalogCorrupt | CatalogFailed) -> str:
+    """Return what is wrong with the files; raise the error again if nothing is."""
+    reason = str(error.__cause__ or error)
+    if any(trouble in reason for trouble in _NOT_DAMAGE):
+        raise error
+    return reason.splitlines()[0].removesuffix(".")
 
 
 def _sync(directory: Path) -> None:

@@ -1,4 +1,7 @@
-"""The files in `packs/`: each is the pack that its name says, of this vault.  What is not is set aside, and kept."""
+"""The files in `packs/`: each is the pack that its name says, of this vault.
+
+A pack under another's name, or none, gets its own again if that is free; everything else is set aside, and kept.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tvfs.catalog.catalog import Family
@@ -22,15 +26,68 @@ _NAME = re.compile(r"([0-9a-f]{16})\.pack")
 
 
 def check_pack_files(exam: Examination) -> Iterator[Step]:
-    """Yield what sets foreign files aside and makes headers right."""
+    """Yield what gives packs their names, sets foreign files aside and makes headers right."""
+    misplaced = _misplaced(exam)
+    yield from _put_in_place(exam, misplaced)
     for name in sorted(os.listdir(exam.layout.packs)):
         path = exam.layout.packs / name
+        if path in misplaced.values():
+            continue
         match = _NAME.fullmatch(name)
         if match is None or not path.is_file() or path.is_symlink():
             remedy = f"moved to {SET_ASIDE}/{name}"
             yield Step(Finding(CHECK, f"packs/{name}", "it is no pack", remedy), act=set_aside(exam, path))
             continue
         yield from _check_header(exam, path, int(match[1], 16))
+
+
+def _misplaced(exam: Examination) -> dict[int, Path]:
+    """Return, by number, the files of packs that are wanted and whose name is another and can be put right."""
+    found: dict[int, Path] = {}
+    at_home: set[int] = set()
+    for name in sorted(os.listdir(exam.layout.packs)):
+        path = exam.layout.packs / name
+        header = _header_of(path)
+        if header is None or header.vault_uuid != exam.superblock.uuid:
+            continue
+        if path == exam.layout.pack(header.number):
+            at_home.add(header.number)
+        elif exam.rebuilt or exam.catalog.get(Family.PACK, pack_key(header.number)) is not None:
+            found.setdefault(header.number, path)
+    taken = set(found.values())
+    # Where a name is taken by what may be that pack, with a damaged header, nothing is moved.
+    return {
+        number: path
+        for number, path in found.items()
+        if number not in at_home and (not exam.layout.pack(number).exists() or exam.layout.pack(number) in taken)
+    }
+
+
+def _put_in_place(exam: Examination, misplaced: dict[int, Path]) -> Iterator[Step]:
+    if exam.dry:
+        exam.packs.misplaced = dict(misplaced)
+    for path in misplaced.values():
+        match = _NAME.fullmatch(path.name)
+        if match and int(match[1], 16) not in misplaced:
+            exam.foreign_packs.add(int(match[1], 16))
+    aside = {number: exam.layout.packs / f"{number:016x}.pack.misplaced" for number in misplaced}
+    # All are taken out of each other's way first; a run that is killed in between finds them by their headers again.
+    for number, path in misplaced.items():
+        yield Step(act=partial(os.rename, path, aside[number]))
+    for number, path in misplaced.items():
+        target = exam.layout.pack(number)
+        finding = Finding(CHECK, f"packs/{path.name}", f"it is pack {number:016x}", f"renamed to {target.name}")
+        yield Step(finding, act=partial(os.rename, aside[number], target))
+
+
+def _header_of(path: Path) -> PackHeader | None:
+    if not path.is_file() or path.is_symlink():
+        return None
+    try:
+        with path.open("rb") as file:
+            return decode_pack_header(file.read(PACK_HEADER_BYTES))
+    except (PackDamaged, OSError):
+        return None
 
 
 def _check_header(exam: Examination, path: Path, number: int) -> Iterator[Step]:

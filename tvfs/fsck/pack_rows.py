@@ -11,6 +11,7 @@ from tvfs.chunks.chunk_row import ChunkState, decode_chunk_row
 from tvfs.chunks.encoding import RAW_CODEC
 from tvfs.fsck.examination import Examination
 from tvfs.fsck.finding import Finding, Step
+from tvfs.fsck.pack_files import set_aside
 from tvfs.packs.pack_reader import record_bytes
 from tvfs.packs.pack_row import PackRow, decode_pack_row, encode_pack_row, pack_key, pack_number
 from tvfs.packs.record import PACK_HEADER_BYTES
@@ -70,12 +71,16 @@ def _check_pack(exam: Examination, pointed: _Pointed, number: int) -> Iterator[S
     end, live = pointed.end.get(number, 0), pointed.live.get(number, 0)
     length = exam.packs.size(number)
     if known is None and not end:
-        after_stop = row is None and not exam.clean
+        after_stop = row is None and not (exam.clean or exam.rebuilt)
         batch = Batch()
         if row is not None:
             batch.delete(Family.PACK, pack_key(number))
         finding = Finding(CHECK, where, "nothing in it was ever committed", "removed", after_stop=after_stop)
-        yield Step(finding, batch, partial(exam.packs.remove, number))
+        act: Callable[[], None] = partial(exam.packs.remove, number)
+        if exam.rebuilt and length > PACK_HEADER_BYTES:  # nobody knows what was, and it is not what can be read
+            finding = Finding(CHECK, where, "nothing in it can be read", "set aside")
+            act = set_aside(exam, exam.layout.pack(number))
+        yield Step(finding, batch, act)
         return
     committed = 0 if known is None else known.committed_bytes
     right = PackRow(min(max(committed, end, PACK_HEADER_BYTES), length), live)

@@ -38,9 +38,9 @@ from tvfs.fsck import (
     views,
 )
 from tvfs.fsck.examination import Examination
+from tvfs.fsck.examined_packs import ExaminedPacks
 from tvfs.fsck.finding import Finding, Step
 from tvfs.fsck.opening import OpenedCatalog, opened_catalog
-from tvfs.packs.pack_directory import PackDirectory
 from tvfs.plugin_api import PluginRegistry
 from tvfs.vault.audit import AuditLog
 from tvfs.vault.counting import COUNTED
@@ -48,7 +48,7 @@ from tvfs.vault.create import VaultMissing, check_format
 from tvfs.vault.layout import Layout
 from tvfs.vault.lock import VaultLock
 from tvfs.vault.recount import SEARCHING
-from tvfs.vault.recovery import CLEAN
+from tvfs.vault.recovery import CLEAN, REBUILDING
 from tvfs.vault.references import REFERRING
 from tvfs.vault.superblock import FORMAT, KEY, decode_superblock
 
@@ -171,7 +171,7 @@ class _Run:
         self._tell = tell
         self._dry = dry
         self.counted = catalog.get(Family.SYS, COUNTED) is not None
-        self._changed = catalog.get(Family.SYS, CLEAN) is None
+        self._changed = catalog.get(Family.SYS, CLEAN) is None or catalog.get(Family.SYS, REBUILDING) is not None
         self._marks_gone = False
         self.references_changed = False
         self.references_damaged = False
@@ -203,6 +203,7 @@ class _Run:
         if self.counted:
             batch.put(Family.SYS, COUNTED, b"")
             batch.delete(Family.SYS, SEARCHING)
+        batch.delete(Family.SYS, REBUILDING)
         batch.put(Family.SYS, CLEAN, b"1")
         self._catalog.write(batch)
         self._catalog.flush_blocking()
@@ -243,7 +244,7 @@ def _examination(  # what there is
     return Examination(
         layout=layout,
         catalog=catalog,
-        packs=PackDirectory(layout.packs, block.uuid),
+        packs=ExaminedPacks(layout.packs, block.uuid),
         superblock=block,
         hash_function=registry.hash_function(block.hash),
         codecs=registry.codecs(),
@@ -251,7 +252,7 @@ def _examination(  # what there is
         clock=clock,
         dry=dry,
         content=content,
-        rebuilt=opened.rebuilt,
+        rebuilt=catalog.get(Family.SYS, REBUILDING) is not None,
     )
 
 

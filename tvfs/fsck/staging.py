@@ -42,9 +42,10 @@ def check_staging_files(exam: Examination) -> Iterator[Step]:
         where = f"staging/{path.parent.name}/{path.name}"
         act: Callable[[], None] = partial(_unlink, path)
         remedy = "removed"
-        if exam.clean or match is None:
+        after_stop = not (exam.clean or exam.rebuilt)
+        if not after_stop or match is None:
             act, remedy = set_aside(exam, path), "set aside"
-        yield Step(Finding(CHECK, where, "nothing leads to it", remedy, after_stop=not exam.clean), act=act)
+        yield Step(Finding(CHECK, where, "nothing leads to it", remedy, after_stop=after_stop), act=act)
 
 
 def _check_rows(exam: Examination, rows: NamespaceRows) -> Iterator[Step]:

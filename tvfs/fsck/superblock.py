@@ -20,6 +20,7 @@ from tvfs.plugin_api import PluginRegistry
 from tvfs.plugin_api.compression import CodecFailed
 from tvfs.plugin_api.registry import PluginUnknown
 from tvfs.vault.layout import Layout
+from tvfs.vault.recovery import REBUILDING
 from tvfs.vault.superblock import (
     FORMAT,
     KEY,
@@ -43,6 +44,8 @@ def check_superblock(catalog: Catalog, layout: Layout, registry: PluginRegistry,
         made = _guessed(layout, registry, clock)
         batch = Batch()
         batch.put(Family.SYS, KEY, encode_superblock(made))
+        # It is written first when a vault is made: where it is gone, other rows are too.
+        batch.put(Family.SYS, REBUILDING, b"")
         yield Step(
             Finding(
                 CHECK, "superblock", str(exc).split(";")[0],

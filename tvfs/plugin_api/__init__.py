@@ -1,8 +1,8 @@
 """The contracts that plugins implement, one screen each; the only part of TaskVault that a plugin imports.
 
 A plugin is a factory registered under an entry-point group (`taskvault.hash`, `taskvault.compression`,
-`taskvault.chunking`, `taskvault.eviction`).  The factory receives the parameters that the vault's configuration or
-superblock gives it, and returns the plugin.  docs/guide/plugins.md is the author's guide.
+`taskvault.chunking`, `taskvault.eviction`).  The factory receives the parameters that the vault's
+configuration or superblock gives it, and returns the plugin.  docs/guide/plugins.md is the author's guide.
 
 Versions: each contract has an `API_VERSION`.  A plugin may declare the one it was written for as `api_version`, on its
 factory or on itself; another one is refused by name.  Within a version, methods may be added that a plugin need not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -68,10 +69,14 @@ class _Call:
         self.error: BaseException | None = None
 
     def carry_out(self) -> None:
+        process = os.getpid()
         try:
             self.result = self._function(*self._arguments)
         except BaseException as exc:  # noqa: BLE001 - handed over to whoever called, SystemExit and all
             self.error = exc
+        if os.getpid() != process:
+            # The plugin forked and let the child come back: nobody waits for it, and it has our lock on the vault.
+            os._exit(1)
 
 
 class _Worker(threading.Thread):

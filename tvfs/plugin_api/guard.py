@@ -59,12 +59,14 @@ class Boundary:
             return self.caller(function, *arguments, content_bytes=content_bytes)
         except CallOverdue as exc:
             raise PluginHung(self.kind, self.name, str(exc)) from None
-        except (CodecFailed, MemoryError, TaskVaultError):
+        except (CodecFailed, MemoryError, PluginMisbehaved) as exc:
+            if isinstance(exc, CodecFailed) and self.kind != "compression":
+                self.refuse(f"it raised {said(exc)}")
             raise
         except BaseException as exc:  # it is the plugin's fault, whatever it is, and SystemExit must not end us
             if self.caller is None and not isinstance(exc, Exception):
                 raise
-            raise PluginMisbehaved(self.kind, self.name, f"it raised {type(exc).__name__} ({exc})") from exc
+            raise PluginMisbehaved(self.kind, self.name, f"it raised {said(exc)}") from exc
 
     def refuse(self, what: str) -> NoReturn:
         """Raise `PluginMisbehaved`."""
@@ -77,6 +79,30 @@ class Boundary:
         if length is not None and len(returned) != length:
             self.refuse(f"{function} returned {len(returned)} bytes instead of {length}")
         return returned
+
+
+def said(error: BaseException) -> str:
+    """Return type and text of what a plugin raised."""
+    return f"{type(error).__name__} ({text_of(error)})"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of what a plugin raised, which is the plugin's code too: it may raise, or be a book."""
+    try:
+        return str(error)[:_MOST_SAID]
+    except BaseException:  # noqa: BLE001 - whatever it is, it is the plugin's
+        return "it cannot say what"
+
+
+def shown(value: object) -> str:
+    """Return what a plugin's value looks like, in a sentence."""
+    try:
+        return repr(value)[:_MOST_SAID]
+    except BaseException:  # noqa: BLE001 - whatever it is, it is the plugin's
+        return f"some {type(value).__name__}"
+
+
+_MOST_SAID = 500
 
 
 # --- looked over when they are made ----------------------------------------------------------------------------------
@@ -101,14 +127,14 @@ def guard_codec(plugin: Any, boundary: Boundary) -> Codec:
     _check_members(plugin, boundary, methods=("compress", "decompress"))
     codec_id = boundary.call(lambda: plugin.codec_id)
     if type(codec_id) is not int or not 0 <= codec_id <= 255:
-        boundary.refuse(f"its codec_id is {codec_id!r} instead of a number from 0 to 255")
+        boundary.refuse(f"its codec_id is {shown(codec_id)} instead of a number from 0 to 255")
     batched = isinstance(plugin, BatchCodec)
     guarded = GuardedBatchCodec(plugin, codec_id, boundary) if batched else GuardedCodec(plugin, codec_id, boundary)
     try:
         if guarded.decompress(guarded.compress(PROBE), len(PROBE)) != PROBE:
             boundary.refuse("what it compressed did not come back the same")
     except CodecFailed as exc:
-        boundary.refuse(f"it cannot read what it compressed ({exc})")
+        boundary.refuse(f"it cannot read what it compressed: it raised {said(exc)}")
     checked: Codec = plugin
     return checked if boundary.caller is None else guarded
 
@@ -118,10 +144,10 @@ def guard_chunker(plugin: Any, boundary: Boundary) -> Chunker:
     _check_members(plugin, boundary, methods=("cut",))
     most = boundary.call(lambda: plugin.max_chunk_bytes)
     if type(most) is not int or not 0 < most <= MAX_CHUNK_BYTES:
-        boundary.refuse(f"its max_chunk_bytes is {most!r} instead of a number from 1 to {MAX_CHUNK_BYTES}")
+        boundary.refuse(f"its max_chunk_bytes is {shown(most)} instead of a number from 1 to {MAX_CHUNK_BYTES}")
     parameters = boundary.call(lambda: dict(plugin.parameters))
     if not all(type(name) is str and type(value) in (int, str) for name, value in parameters.items()):
-        boundary.refuse(f"its parameters are {parameters!r} instead of names with whole numbers or texts")
+        boundary.refuse(f"its parameters are {shown(parameters)} instead of names with whole numbers or texts")
     guarded = GuardedChunker(plugin, parameters, most, boundary)
     guarded.cut(PROBE)
     checked: Chunker = plugin
@@ -159,8 +185,8 @@ def _check_members(plugin: Any, boundary: Boundary, methods: Sequence[str]) -> N
         if not callable(boundary.call(getattr, plugin, method, None)):
             boundary.refuse(f"it has no method {method}()")
     name = boundary.call(getattr, plugin, "name", None)
-    if name != boundary.name:
-        boundary.refuse(f"its name is {name!r}, not that of its entry point")
+    if type(name) is not str or name != boundary.name:
+        boundary.refuse(f"its name is {shown(name)}, not that of its entry point")
 
 
 # --- checked at every call -------------------------------------------------------------------------------------------
@@ -228,7 +254,7 @@ class GuardedCodec:
         try:
             payload = self._boundary.call(self._plugin.compress, chunk, content_bytes=len(chunk))
         except CodecFailed as exc:
-            self._boundary.refuse(f"compress() raised CodecFailed ({exc})")
+            self._boundary.refuse(f"compress() raised {said(exc)}")
         return self._boundary.bytes_of(payload, None, "compress()")
 
     def decompress(self, payload: Buffer, raw_bytes: int, /) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -15,7 +16,7 @@ from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import chunking, compression, eviction
 from tvfs.plugin_api import hash as hash_contract
 from tvfs.plugin_api.chunking import Chunker
-from tvfs.plugin_api.compression import Codec
+from tvfs.plugin_api.compression import Codec, CodecFailed
 from tvfs.plugin_api.deadline import DEADLINE_S, DeadlineCaller
 from tvfs.plugin_api.eviction import EvictionPolicy
 from tvfs.plugin_api.guard import (
@@ -25,8 +26,12 @@ from tvfs.plugin_api.guard import (
     guard_codec,
     guard_eviction,
     guard_hash,
+    said,
+    shown,
+    text_of,
 )
 from tvfs.plugin_api.hash import HashFunction
+from tvfs.plugin_api.prints import prints_go_to_stderr
 
 BUILT_IN = "taskvault"
 """The distribution whose plugins are ours."""
@@ -104,7 +109,7 @@ class PluginIncompatible(PluginBroken):
         super().__init__(
             kind,
             name,
-            f"it was written for version {declared!r} of the contract and this TaskVault has version {ours}:"
+            f"it was written for version {shown(declared)} of the contract and this TaskVault has version {ours}:"
             f" `pip install --upgrade {newer}`",
             distribution,
         )
@@ -177,10 +182,13 @@ class PluginRegistry:
             kind, name, DeadlineCaller(min(self._deadline_s, CONTRACTS[kind].deadline_s)) if foreign else None
         )
         try:
-            made = self._made(points[0], boundary, parameters or {})
-            guarded = CONTRACTS[kind].guard(made, boundary)
+            with prints_go_to_stderr() if foreign else nullcontext():
+                made = self._made(points[0], boundary, parameters or {})
+                guarded = CONTRACTS[kind].guard(made, boundary)
         except PluginMisbehaved as exc:
             raise PluginBroken(kind, name, exc.what, _described(points[0])) from exc
+        except CodecFailed as exc:
+            raise PluginBroken(kind, name, f"it raised {said(exc)}", _described(points[0])) from exc
         if kind == "compression" and foreign:
             _check_foreign_number(guarded, points[0])
         return guarded
@@ -197,7 +205,7 @@ class PluginRegistry:
             made = boundary.call(factory, dict(parameters))
         except PluginMisbehaved as exc:
             if isinstance(exc.__cause__, ValueError):
-                boundary.refuse(f"it refuses its parameters ({str(exc.__cause__).rstrip('.')})")
+                boundary.refuse(f"it refuses its parameters ({text_of(exc.__cause__).rstrip('.')})")
             raise
         self._check_version(made, boundary, point)
         return made
@@ -205,7 +213,8 @@ class PluginRegistry:
     def _check_version(self, found: object, boundary: Boundary, point: EntryPoint) -> None:
         kind = boundary.kind
         declared = boundary.call(getattr, found, "api_version", None)
-        if declared is not None and declared != CONTRACTS[kind].api_version:
+        ours = CONTRACTS[kind].api_version
+        if declared is not None and (type(declared) is not int or declared != ours):
             raise PluginIncompatible(kind, boundary.name, declared, _origin(point).distribution)
 
 

@@ -167,7 +167,7 @@ class AuditLog:
         """Check the whole log and return its length; raise `AuditBroken`.  Reads everything: 4 µs a record."""
         check = ChainCheck()
         check.go_on(self._catalog.scan(Family.AUDIT))
-        return check.finish(self._catalog.get(Family.SYS, NEXT_AUDIT), self._catalog.get(Family.SYS, HEAD))
+        return self._finish(check)
 
     async def verify_in_slices(self) -> int:
         """Do the same while others have their turns, and while records are added."""
@@ -178,9 +178,16 @@ class AuditLog:
             part = list(islice(self._catalog.scan(Family.AUDIT, start), SLICE))
             check.go_on(part)
             if len(part) < SLICE:
-                return check.finish(self._catalog.get(Family.SYS, NEXT_AUDIT), self._catalog.get(Family.SYS, HEAD))
+                return self._finish(check)
             start = part[-1][0] + b"\0"
             await trio.lowlevel.checkpoint()
+
+    def _finish(self, check: ChainCheck) -> int:
+        head = self._catalog.get(Family.SYS, HEAD)
+        if head is None and check.count:
+            # Written with every record; without it nothing would bind the last one.
+            raise AuditBroken(check.count, "the hash of what was written last is gone")
+        return check.finish(self._catalog.get(Family.SYS, NEXT_AUDIT), head)
 
     def _end(self, batch: Batch) -> tuple[int, bytes]:
         for change in reversed(batch.changes):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tvfs.catalog.catalog import Batch, Catalog, Family
+from tvfs.errors import TaskVaultError
 from tvfs.packs.pack_directory import PackDirectory
 from tvfs.packs.pack_row import decode_pack_row, pack_number
 from tvfs.vault.audit import AuditLog
@@ -15,6 +16,16 @@ from tvfs.vault.counters import NEXT_INO, NEXT_PACK, Counters
 
 CLEAN = b"clean"
 """Row of family `sys`: there while nobody has the vault open, if the last owner stopped in order."""
+REBUILDING = b"rebuilding"
+"""Row of family `sys`: rows were lost, and fsck has not found again yet all that packs hold.  Until it has, a pack
+without a row is not one in which nothing was committed."""
+
+
+class RepairUnfinished(TaskVaultError):
+    """A catalog that was lost is not yet made again: a start would take what it does not know of for left-overs."""
+
+    def __init__(self) -> None:
+        super().__init__("The catalog of this vault was lost and is being made again; finish that with `tv fsck`.")
 
 
 @dataclass(slots=True)

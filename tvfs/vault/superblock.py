@@ -26,7 +26,9 @@ class SuperblockInvalid(TaskVaultError):
     """The row that says what the vault is cannot be read."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The vault's superblock cannot be read ({reason}); restore the vault from a copy.")
+        super().__init__(
+            f"The vault's superblock cannot be read ({reason}); repair it with `tv fsck`, or restore it from a copy."
+        )
 
 
 class SettingsInvalid(TaskVaultError):

@@ -35,7 +35,7 @@ from tvfs.vault.lock import VaultLock
 from tvfs.vault.pack_grants import PackGrants
 from tvfs.vault.plugin_use import VaultPlugins
 from tvfs.vault.recount import begin_counting, keep_unwanted
-from tvfs.vault.recovery import mark_clean, recover
+from tvfs.vault.recovery import REBUILDING, RepairUnfinished, mark_clean, recover
 from tvfs.vault.references import TREE_KEY
 from tvfs.vault.reservations import Reservations
 from tvfs.vault.room import Room
@@ -234,8 +234,8 @@ async def open_vault(
     """Own a vault for the length of the block; on leaving, everything is flushed.
 
     `on_damage` hears of each chunk that was found bad, after it was quarantined and audited.
-    Raises `VaultMissing`, `VaultInUse`, `FormatTooNew`, `SuperblockInvalid`, `PluginMissing`, `PluginChanged`,
-    `PluginAmbiguous`, `PluginBroken` and what the catalog raises.
+    Raises `VaultMissing`, `VaultInUse`, `FormatTooNew`, `SuperblockInvalid`, `RepairUnfinished`, `PluginMissing`,
+    `PluginChanged`, `PluginAmbiguous`, `PluginBroken` and what the catalog raises.
     """
     layout = Layout(home)
     settings = settings or OpenSettings()
@@ -244,7 +244,7 @@ async def open_vault(
     lock = VaultLock(layout.lock)
     try:
         check_format(layout)
-        catalog = _open_catalog(layout, settings)
+        catalog = _open_catalog(layout, registry, settings)
         try:
             vault = Vault(
                 layout, catalog, registry, settings=settings, clock=clock or SystemClock(), on_damage=on_damage
@@ -260,16 +260,17 @@ async def open_vault(
         lock.release()
 
 
-def _open_catalog(layout: Layout, settings: OpenSettings) -> RocksCatalog:
+def _open_catalog(layout: Layout, registry: PluginRegistry, settings: OpenSettings) -> RocksCatalog:
+    """Open it for writing, which changes its files, only when it is known that the vault can be served."""
     wanted = settings.catalog
-    catalog = RocksCatalog(layout.meta, settings=wanted)
+    glimpse = RocksCatalog(layout.meta, settings=wanted, read_only=True)
     try:
-        superblock = decode_superblock(catalog.get(Family.SYS, KEY))
-    except BaseException:
-        catalog.close()
-        raise
-    if superblock.max_wal_bytes >= wanted.max_wal_bytes:
-        return catalog
-    # Only the catalog knows how small the vault is: open it again with a log that fits.
-    catalog.close()
-    return RocksCatalog(layout.meta, settings=replace(wanted, max_wal_bytes=superblock.max_wal_bytes))
+        if glimpse.get(Family.SYS, REBUILDING) is not None:
+            raise RepairUnfinished
+        superblock = decode_superblock(glimpse.get(Family.SYS, KEY))
+        VaultPlugins(glimpse, registry, superblock)
+    finally:
+        glimpse.close()
+    # Only the catalog knows how small the vault is, and so how long its log may be.
+    wal_bytes = min(wanted.max_wal_bytes, superblock.max_wal_bytes)
+    return RocksCatalog(layout.meta, settings=replace(wanted, max_wal_bytes=wal_bytes))

@@ -56,6 +56,11 @@ class World:
         self.filesystem.release(handle)
         return ino
 
+    async def seal(self) -> None:
+        """Seal everything; a disk without room would leave files staged and say nothing, and the sample be another."""
+        await self.filesystem.seal_all()
+        assert not self.filesystem.staged_files(), "there is no room on this disk to seal the sample"
+
     def mkdir(self, parent: Ino, name: bytes) -> Ino:
         return self.filesystem.mkdir(parent, name, 0o755, CALLER).attributes.ino
 
@@ -112,21 +117,21 @@ async def make(home: Path) -> None:
             await world.write(deep, b"file %d" % number, b"content %d" % number)
         tagged = await world.write(plain, b"tagged", b"tagged")
         fs.setxattr(tagged, b"user.name", b"value")
-        await fs.seal_all()
+        await world.seal()
         whole, part = await world.snapshot(plain), await world.snapshot(deep)
         await world.save("main", "deps-linux-1", whole)
         await world.save("pr/7", "other", part)
         await world.save(".snapshots", "kept", whole, kind="snapshot")
         small = world.mkdir(WORK, b"result")
         await world.write(small, b"stdout", b"it said\n")
-        await fs.seal_all()
+        await world.seal()
         await world.save("main", "run-1", await world.snapshot(small), kind="run", run=1)
         attached = fs.attach(WORK, b"attached", whole, owner=None, read_only=False)
         await world.write(attached, b"small", b"changed\n")
         fs.unlink(attached, b"medium")
         await world.write(attached, b"added", random.randbytes(5000))
         fs.rename(fs.resolve(b"sub", attached), b"deep", WORK, b"moved", 0)
-        await fs.seal_all()
+        await world.seal()
         await world.write(WORK, b"staged", random.randbytes(7000))
         await world.write(plain, b"large", b"overwritten", offset=200_000)
         await fs.sweep()

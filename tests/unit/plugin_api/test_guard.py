@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -43,6 +44,28 @@ def test_whatever_a_plugin_raises_is_its_fault_and_named(site: Path, error: Base
     for said, call in calls.items():
         with pytest.raises(PluginMisbehaved, match=f"The {said} broke its contract: it raised {type(error).__name__}"):
             call()
+
+
+def test_a_hash_may_not_say_that_a_payload_is_damaged(site: Path) -> None:
+    module = install(site)
+    function = PluginRegistry().hash_function("blake2")
+    spoil(module, "Hash", "digest", raises(CodecFailed("what?")))
+    with pytest.raises(PluginMisbehaved, match="it raised CodecFailed"):
+        function.digest(CONTENT)
+
+
+def test_a_child_that_a_plugin_forks_and_lets_come_back_does_not_live_on(site: Path, tmp_path: Path) -> None:
+    module = install(site)
+    codec = PluginRegistry().codec("deflate")
+    children: list[int] = []
+
+    def fork(*_: object) -> bytes:
+        children.append(os.fork())
+        return b""
+
+    spoil(module, "Codec", "compress", fork)
+    assert codec.compress(CONTENT) == b""
+    assert os.waitid(os.P_PID, children[0], os.WEXITED) is not None
 
 
 @pytest.mark.parametrize(

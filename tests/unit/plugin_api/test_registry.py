@@ -103,6 +103,32 @@ BROKEN = {
         "def make_chunker(p): return Chunker('x')\ndef make_policy(p): return Policy('x')",
         "its name is 'x'",
     ),
+    "raises what cannot say what it is": (
+        "class Mute(Exception):\n    def __str__(self): raise RuntimeError\n"
+        "def make_hash(p): raise Mute\nmake_codec = make_chunker = make_policy = make_hash",
+        "Mute",
+    ),
+    "refuses its parameters without a word": (
+        "class Mute(ValueError):\n    def __str__(self): raise RuntimeError\n"
+        "def make_hash(p): raise Mute\nmake_codec = make_chunker = make_policy = make_hash",
+        "refuses its parameters",
+    ),
+    "raises what codecs raise": (
+        "def make_hash(p): raise CodecFailed('odd')\nmake_codec = make_chunker = make_policy = make_hash",
+        "odd",
+    ),
+    "raises an error of ours": (
+        "from tvfs.errors import TaskVaultError\n"
+        "def make_hash(p): raise TaskVaultError('The vault is full; give it room.')\n"
+        "make_codec = make_chunker = make_policy = make_hash",
+        "it raised TaskVaultError",
+    ),
+    "has a name that cannot be compared": (
+        "class Odd:\n    def __ne__(self, other): raise RuntimeError\n    __repr__ = __ne__\n"
+        "def make_hash(p): return Hash(Odd())\ndef make_codec(p): return Codec(Odd())\n"
+        "def make_chunker(p): return Chunker(Odd())\ndef make_policy(p): return Policy(Odd())",
+        "its name is some Odd",
+    ),
     "refuses its parameters": (
         "def make_hash(p): raise ValueError('too many cooks.')\nmake_codec = make_chunker = make_policy = make_hash",
         r"refuses its parameters \(too many cooks\)",

@@ -83,6 +83,11 @@ def files(home: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in (home / "packs").iterdir()}
 
 
+def bytes_of(home: Path) -> dict[str, bytes]:
+    """Every byte of a vault; `lock` says who looked last."""
+    return {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file() and path.name != "lock"}
+
+
 async def test_a_vault_of_foreign_plugins_works_and_knows_what_it_needs(foreign: Path) -> None:
     chunk_id = await put(foreign)
     assert await get(foreign, chunk_id) == TEXT
@@ -109,9 +114,11 @@ async def test_a_vault_whose_data_needs_a_missing_plugin_is_not_opened_and_chang
 ) -> None:
     chunk_id = await put(foreign)
     before = rows(foreign), files(foreign)
+    every_byte = bytes_of(foreign)
     change(site, points=kept)
     with pytest.raises(PluginMissing, match=f"needs the {missing}, which is not installed") as caught:
         await get(foreign, chunk_id)
+    assert bytes_of(foreign) == every_byte
     assert "`pip install tv-example` (it was tv-example 1.2)" in str(caught.value)
     assert "nothing was changed" in str(caught.value)
     assert (rows(foreign), files(foreign)) == before
