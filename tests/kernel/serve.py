@@ -2,7 +2,8 @@
 
 Commands, one a line: `counts` prints the requests of each kind; `plain-intake` takes requests as pyfuse3 does by
 itself, `unguard` does so and disarms the stall guard; `longest-stall` prints how long the event loop was held and
-starts again; `unmount` and `force-unmount` end the mount.  SIGTERM ends all in order.
+starts again; `announce` tells the kernel for ever that names were removed; `unmount` and `force-unmount` end the
+mount.  SIGTERM ends all in order.
 """
 
 from __future__ import annotations
@@ -77,6 +78,13 @@ class InlineWork:
             before = now
 
 
+async def announce_removals(mounted: Mounted) -> None:
+    """As an evictor does that works until the very end."""
+    while True:
+        mounted.transport.name_removed(WORK, b"absent", 99)
+        await trio.sleep(0.001)
+
+
 async def obey(mounted: Mounted, inline_work: InlineWork) -> None:
     lines = trio.lowlevel.FdStream(os.dup(0))
     async for received in lines:
@@ -98,6 +106,9 @@ async def obey(mounted: Mounted, inline_work: InlineWork) -> None:
                 case "longest-stall":
                     say("stall", seconds=inline_work.longest_s)
                     inline_work.longest_s = 0.0
+                case "announce":
+                    trio.lowlevel.spawn_system_task(announce_removals, mounted)
+                    say("announcing")
                 case "unmount" | "force-unmount":
                     try:
                         await unmount(mounted.point, force=command == "force-unmount")

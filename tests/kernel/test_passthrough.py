@@ -204,6 +204,14 @@ def test_a_file_that_is_read_through_the_page_cache_stays_so_when_a_copy_is_ther
     assert server.ask("counts", "counts")["direct opens"] == 1
 
 
+def test_direct_reads_need_not_be_aligned_also_of_a_hot_file(hot: Hot) -> None:
+    descriptor = os.open(hot.path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        assert os.pread(descriptor, 1000, 333) == hot.content[333:1333]
+    finally:
+        os.close(descriptor)
+
+
 def test_an_unlinked_file_is_read_on(hot: Hot) -> None:
     with open(hot.path, "rb", buffering=0) as reader:
         hot.path.unlink()

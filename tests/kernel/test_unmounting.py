@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import GATHERING, Serve
+from tests.kernel.conftest import GATHERING, WRITEBACK, Serve
 
 pytestmark = pytest.mark.kernel
 
@@ -103,3 +103,30 @@ def test_unlinked_files_are_purged_when_the_kernel_lets_go_of_them(serve: Serve)
         server.send_signal(signal.SIGTERM)
         # Root and its five places; the unlinked file, still open here, is gone with the session.
         assert server.answer("ended")["inodes"] <= 7
+
+
+@pytest.mark.parametrize("transport", ["kernel", WRITEBACK], indirect=True)
+def test_names_that_are_announced_to_the_very_end_do_not_hold_it_up(serve: Serve) -> None:
+    """The kernel lets an announcement wait for whoever changes the directory, who may wait for an answer of ours."""
+    server = serve()
+    server.ask("announce", "announcing")
+    code = (
+        "import os, sys\nplace = os.open(sys.argv[1], os.O_RDONLY)\nprint('changing', flush=True)\n"
+        "while True: os.mkdir(str(os.getpid()), dir_fd=place); os.rmdir(str(os.getpid()), dir_fd=place)"
+    )
+    clients = [
+        subprocess.Popen([sys.executable, "-c", code, server.work], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(3)
+    ]
+    try:
+        for client in clients:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"changing\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    finally:
+        # All of them first: one holds what another waits for.
+        for client in clients:
+            client.kill()
+        for client in clients:
+            client.communicate(timeout=20)

@@ -8,7 +8,8 @@ seq of the row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from tvfs.filesystem.scans import rows_of
 
 DELTA_COOKIE = 1 << 40
 """Cookies of dirent rows begin here; no base tree has as many entries."""
+GONE_REMEMBERED = 16_384
+"""Cookies of removed names that are remembered of a directory while it is listed; `rm -r` removes 10,000 at a time."""
 _ROW = struct.Struct(">BBxxQQ")
 _VERSION = 1
 _WHITEOUT = 0
@@ -66,6 +69,10 @@ class Directories:
     def __init__(self, catalog: Catalog, nodes: Nodes) -> None:
         self._catalog = catalog
         self._nodes = nodes
+        self.is_listed: Callable[[int], bool] = _never
+        """Whether somebody has a directory open; set once."""
+        self._gone: dict[int, OrderedDict[int, bytes]] = {}
+        """Of directories that are being listed: the name of each cookie that was given up meanwhile."""
 
     def find(self, parent: int, directory: Inode, name: bytes) -> tuple[int, Inode] | None:
         """Return number and inode of a name, or None."""
@@ -82,11 +89,13 @@ class Directories:
 
     def put(self, change: Change, parent: int, name: bytes, dirent: Dirent) -> None:
         """Let a name lead to an inode, whatever it led to before."""
+        self._remember_cookie(parent, name)
         change.batch.put(Family.DIRENT, parent.to_bytes(8, "big") + name, encode_dirent(dirent))
         self._note_delta(change, parent)
 
     def remove(self, change: Change, parent: int, name: bytes, seq: int) -> None:
         """Let a name lead nowhere."""
+        self._remember_cookie(parent, name)
         base = change.inode(parent).hash
         key = parent.to_bytes(8, "big") + name
         if base != NO_HASH and self._nodes.trees.lookup(base, name) is not None:
@@ -115,9 +124,10 @@ class Directories:
         return _merged(parent, entries, self._rows(parent, after))
 
     def name_of_cookie(self, parent: int, directory: Inode, cookie: int) -> bytes:
-        """Return the name whose entry had this cookie; empty, the start, if it is no longer there.
+        """Return the name whose entry had this cookie; empty, the start, if nobody knows any more.
 
-        Reads every row of the directory: for a program that seeks to a place it was told long ago.
+        Reads every row of the directory, unless the name was removed while somebody listed: for a program that seeks to
+        a place it was told long ago, or by the kernel, which had it of another's listing.
         """
         if cookie < DELTA_COOKIE:
             if directory.hash == NO_HASH:  # it was attached then, and is not any more
@@ -125,8 +135,25 @@ class Directories:
             for _, entry in self._nodes.trees.iterate(directory.hash, cookie - 1):
                 return entry.name
             return b""
+        gone = self._gone.get(parent)
+        if gone is not None and cookie in gone:
+            return gone[cookie]
         seq = cookie - DELTA_COOKIE
         return next((name for name, dirent in self._rows(parent, b"") if dirent.seq == seq), b"")
+
+    def listed_no_more(self, parent: int) -> None:
+        """Nobody has the directory open now: whoever opens it again begins at its start."""
+        self._gone.pop(parent, None)
+
+    def _remember_cookie(self, parent: int, name: bytes) -> None:
+        if not self.is_listed(parent):
+            return
+        row = self._catalog.get(Family.DIRENT, parent.to_bytes(8, "big") + name)
+        if row is not None:
+            gone = self._gone.setdefault(parent, OrderedDict())
+            gone[DELTA_COOKIE + decode_dirent(row).seq] = name
+            if len(gone) > GONE_REMEMBERED:
+                gone.popitem(last=False)
 
     def _rows(self, parent: int, after: bytes) -> Iterator[tuple[bytes, Dirent]]:
         key = parent.to_bytes(8, "big")
@@ -138,6 +165,11 @@ class Directories:
         directory = change.inode(parent)
         if directory.hash != NO_HASH and not directory.flags & HAS_DELTAS:
             change.put(parent, changed(directory, flags=directory.flags | HAS_DELTAS))
+
+
+def _never(ino: int) -> bool:
+    """Nobody lists anything."""
+    return False
 
 
 def _of_row(name: bytes, dirent: Dirent) -> Listed:

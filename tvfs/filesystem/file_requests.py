@@ -46,7 +46,9 @@ class FileRequests:
 
     def open_nowait(self, ino: Ino, flags: int, caller: Caller) -> Handle | None:
         """Open a file; None, and nothing has happened, if it has to wait."""
-        return None if flags & os.O_TRUNC else self._files.open_nowait(ino, flags)
+        if flags & os.O_TRUNC or self._files.waits_for_readers(ino, flags):
+            return None
+        return self._files.open_nowait(ino, flags)
 
     async def open(self, ino: Ino, flags: int, caller: Caller) -> Handle:
         """Open a file; with O_TRUNC it is emptied."""

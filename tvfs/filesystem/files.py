@@ -75,6 +75,11 @@ class Files:
         """Inodes whose staging file was such a copy and may still be read, or mapped and written, past us."""
         self._next_handle = 1
 
+    def waits_for_readers(self, ino: int, flags: int) -> bool:
+        """Whether an open with these flags has to wait, because somebody reads, or may map, the file past us."""
+        past_us = ino in self._taken_over or (self.hot is not None and self.hot.is_used(ino))
+        return past_us and flags & os.O_ACCMODE != os.O_RDONLY
+
     def is_open(self, ino: int) -> bool:
         """Whether anybody has the inode open."""
         return ino in self._opened
@@ -108,6 +113,9 @@ class Files:
         try:
             if flags & os.O_TRUNC:
                 await self.truncate(ino, 0)
+            if ino in self._taken_over:
+                # An msync of a mapping that is past us reaches the disk's file, and nothing of ours that leads to it.
+                await self.sync(ino)
         except BaseException:
             self.release(handle)
             raise
@@ -136,8 +144,9 @@ class Files:
         if hot is None or not inode.is_regular:
             return None
         if opened.ino in self._taken_over:
+            descriptor = os.open(self._staging.files[opened.ino].path, os.O_RDWR | os.O_CLOEXEC)
             hot.hold(opened.ino)
-            return os.open(self._staging.files[opened.ino].path, os.O_RDWR | os.O_CLOEXEC)
+            return descriptor
         if inode.state in (STAGED, _EMPTY) or self.has_writer(opened.ino):
             return None
         return hot.begin(opened.ino, inode.content)

@@ -115,6 +115,10 @@ class HotFiles:
         """Whether the kernel reads the inode past us."""
         return ino in self._direct
 
+    def is_used(self, ino: int) -> bool:
+        """Whether a copy is read for the inode, or was and may still be mapped."""
+        return ino in self._by_ino
+
     def take_over(self, ino: int) -> HotCopy | None:
         """Return the copy that readers of the inode use, which is no copy any more; None if nobody uses one.
 

@@ -42,6 +42,7 @@ class Listings:
         self._timeout_s = timeout_s
         self._handles: dict[int, OpenDirectory] = {}
         self._opened: dict[int, int] = {}
+        directories.is_listed = self.is_open
 
     def is_open(self, ino: int) -> bool:
         """Whether anybody has the directory open."""
@@ -70,6 +71,7 @@ class Listings:
             self._opened[opened.ino] = count
         else:
             del self._opened[opened.ino]
+            self._directories.listed_no_more(opened.ino)
         return opened.ino
 
     def read(self, handle: Handle, cookie: int) -> Iterator[DirectoryEntry]:

@@ -39,7 +39,7 @@ async def run_helper(
     pass_fds: Sequence[int] = (),
     variables: Mapping[str, str] | None = None,
 ) -> HelperResult:
-    """Run a command, with these descriptors and variables more; one that is missing counts as exit status 127.
+    """Run a command, with these descriptors and variables more; one that cannot be run counts as exit status 127.
 
     A helper that hangs is killed and not waited for: in the kernel it may be stuck until the mount is gone.
     """
@@ -54,7 +54,7 @@ async def run_helper(
             env=environment,
             pass_fds=pass_fds,
         )
-    except FileNotFoundError as exc:
+    except (FileNotFoundError, PermissionError) as exc:
         return HelperResult(127, str(exc))
     stderr = process.stderr
     assert stderr is not None

@@ -79,10 +79,12 @@ class FilesystemService:
                 break
         return make()
 
-    def forget(self, ino: Ino, count: int) -> None:
-        """The kernel gives references back; the last one may free the inode."""
-        if self.lookups.drop(ino, count):
+    def forget(self, ino: Ino, count: int) -> bool:
+        """The kernel gives references back; return whether it was the last, which may free the inode."""
+        last = self.lookups.drop(ino, count)
+        if last:
             self.filesystem.forgotten(ino)
+        return last
 
     def attributes(self, ino: Ino) -> tuple[FileAttributes, float]:
         """Return the attributes and how long the kernel may believe them, in seconds."""

@@ -168,7 +168,7 @@ class TransportContract(ABC):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         lookups = LookupCounts()
         filesystem = SlowFilesystem(lookups)
-        transport = self.make_transport(filesystem, lookups, MountSettings("test", xattrs=xattrs))
+        transport = self.make_transport(filesystem, lookups, MountSettings("test", passthrough=False, xattrs=xattrs))
         transport.take(theirs.detach())
         end = trio.socket.from_stdlib_socket(ours)
         with end:

@@ -268,3 +268,23 @@ async def test_a_cookie_from_another_handle_is_found_again(world: MemoryWorld) -
     again = world.filesystem.opendir(WORK)
     assert [entry.name for entry in world.filesystem.readdir(again, cookie)] == [b"b", b"c"]
     world.filesystem.releasedir(again)
+
+
+@pytest.mark.parametrize("change", ["removed", "renamed", "replaced"])
+async def test_a_cookie_from_another_handle_is_good_when_its_name_is_gone(world: MemoryWorld, change: str) -> None:
+    """The kernel keeps listings: a reader may come to us in the middle, with a cookie that another was told."""
+    for name in (b"a", b"b", b"c", b"new"):
+        await world.write(name, b"")
+    first, second = world.filesystem.opendir(WORK), world.filesystem.opendir(WORK)
+    _, after_b = [entry.next_cookie for entry in world.filesystem.readdir(first, 0)][:2]
+    world.filesystem.releasedir(first)
+    match change:
+        case "removed":
+            world.unlink(b"b")
+        case "renamed":
+            world.filesystem.rename(WORK, b"b", WORK, b"0", 0)
+        case "replaced":
+            world.filesystem.rename(WORK, b"new", WORK, b"b", 0)
+    rest = [entry.name for entry in world.filesystem.readdir(second, after_b)]
+    world.filesystem.releasedir(second)
+    assert rest == ([b"c"] if change == "replaced" else [b"c", b"new"])

@@ -22,6 +22,16 @@ async def test_a_command_that_is_missing_is_a_failure_like_any_other() -> None:
     assert "no-such-command-at-all" in result.message
 
 
+async def test_a_command_that_may_not_be_run_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    """On some machines only members of a group may run fusermount3."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o644)
+    result = await run_helper([str(program)], timeout_s=10)
+    assert result.status == 127
+    assert "Permission denied" in result.message
+
+
 async def test_programs_are_not_looked_for_in_the_directories_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

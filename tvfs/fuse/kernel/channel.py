@@ -185,7 +185,9 @@ class Channel:
 
 
 def _is_dying(pid: int) -> bool:
-    """Whether a process has been killed and only waits for us."""
+    """Whether a process has been killed and only waits for us; of one that cannot be seen from here nobody knows."""
+    if not pid:
+        return False
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(("SigPnd:", "ShdPnd:")) and int(line.split()[1], 16) & _SIGKILL_PENDING:

@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 
@@ -20,6 +21,8 @@ _MS_NOSUID = 2
 _MS_NODEV = 4
 _TYPE = "fuse.taskvault"
 _HELPER_TIMEOUT_S = 20.0
+_ALL_USERS = (1 << 32) - 1
+_CAP_SYS_ADMIN = 1 << 21
 
 
 async def open_session(point: str, source: str, options: Sequence[str], *, suid_and_devices: bool) -> int:
@@ -73,6 +76,20 @@ def _received(ours: socket.socket, point: str) -> int:
     if not descriptors:
         raise FuseUnavailable(f"fusermount3 mounted at {point} and passed no descriptor")
     return descriptors[0]
+
+
+def may_open_backing(proc: Path = Path("/proc/self")) -> bool:
+    """Whether the kernel will let this process have files read past it: with CAP_SYS_ADMIN of the whole machine.
+
+    To be asked before a session begins: whoever agrees on passthrough and is refused has no writeback cache either.
+    """
+    try:
+        _, first_outside, count = map(int, (proc / "uid_map").read_text().split(maxsplit=3)[:3])
+        fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+        effective = int(fields["CapEff"], 16)
+    except (OSError, ValueError, KeyError):
+        return False
+    return first_outside == 0 and count == _ALL_USERS and bool(effective & _CAP_SYS_ADMIN)
 
 
 def open_backing(session: int, descriptor: int) -> int:

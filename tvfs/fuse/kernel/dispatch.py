@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from tvfs.filesystem.posix_error import NoSpace, OutOfRange
 from tvfs.fuse.kernel import protocol as p
 from tvfs.fuse.kernel import replies
 from tvfs.fuse.kernel.channel import Handler, Later
+from tvfs.fuse.kernel.device import may_open_backing
 from tvfs.fuse.kernel.negotiation import Agreement, KernelTooOld, negotiate
 from tvfs.fuse.kernel.passthrough import Passthrough
 from tvfs.fuse.kernel.protocol import Opcode
@@ -98,7 +98,7 @@ class Dispatch:
             agreement = negotiate(
                 fields,
                 # Without the right to it there would be neither passthrough nor a writeback cache.
-                passthrough=self._settings.passthrough and os.geteuid() == 0,
+                passthrough=self._settings.passthrough and may_open_backing(),
                 max_background=self._settings.max_background,
             )
         except KernelTooOld as exc:
@@ -129,11 +129,15 @@ class Dispatch:
         return replies.entry(found.attributes, found.timeout_s)
 
     def _forget(self, header: Header, fields: Fields) -> None:
-        self._service.forget(Ino(header.nodeid), fields[0])
+        self._forgotten(Ino(header.nodeid), fields[0])
 
     def _batch_forget(self, header: Header, fields: Fields) -> None:
         for ino, count in fields[2]:
-            self._service.forget(Ino(ino), count)
+            self._forgotten(Ino(ino), count)
+
+    def _forgotten(self, ino: Ino, count: int) -> None:
+        if self._service.forget(ino, count):
+            self.passthrough.forgotten(ino)
 
     def _getattr(self, header: Header, fields: Fields) -> Buffer:
         return replies.attributes(*self._service.attributes(Ino(header.nodeid)))
@@ -239,9 +243,9 @@ class Dispatch:
     def _create(self, header: Header, fields: Fields) -> Buffer:
         flags, mode, _, _, name = fields
         handle, found = self._filesystem.create_nowait(Ino(header.nodeid), name, mode, flags, _caller(header))
+        opened = self._opened(handle, found.attributes.ino, flags)
         self._service.entered(found)
-        how = self.passthrough.opened(handle, found.attributes.ino, flags)
-        return replies.entry(found.attributes, found.timeout_s) + p.OPEN_OUT.pack(handle, *how)
+        return replies.entry(found.attributes, found.timeout_s) + opened
 
     def _open(self, header: Header, fields: Fields) -> Buffer | Later:
         ino, (flags, open_flags) = Ino(header.nodeid), fields
@@ -251,7 +255,15 @@ class Dispatch:
         handle = self._filesystem.open_nowait(ino, flags, caller)
         if handle is None:
             return self._open_later(ino, flags, caller)
-        return p.OPEN_OUT.pack(handle, *self.passthrough.opened(handle, ino, flags))
+        return self._opened(handle, ino, flags)
+
+    def _opened(self, handle: Handle, ino: Ino, flags: int) -> bytes:
+        try:
+            return p.OPEN_OUT.pack(handle, *self.passthrough.opened(handle, ino, flags))
+        except BaseException:
+            # The kernel will not close what it was not given.
+            self._filesystem.release(handle)
+            raise
 
     async def _open_later(self, ino: Ino, flags: int, caller: Caller) -> Buffer:
         self.passthrough.expect(ino)
@@ -259,7 +271,7 @@ class Dispatch:
             handle = await self._filesystem.open(ino, flags, caller)
         finally:
             self.passthrough.expect_no_more(ino)
-        return p.OPEN_OUT.pack(handle, *self.passthrough.opened(handle, ino, flags))
+        return self._opened(handle, ino, flags)
 
     def _read(self, header: Header, fields: Fields) -> Buffer | Later:
         handle, offset, size = Handle(fields[0]), fields[1], fields[2]

@@ -29,7 +29,7 @@ class Notifier:
         self._closed = False
 
     def send(self, notification: bytes) -> None:
-        """Have it written soon; nothing happens after `close`."""
+        """Have it written soon; nothing happens after `end`."""
         if self._closed:
             return
         if self._thread is None:
@@ -37,12 +37,15 @@ class Notifier:
             self._thread.start()
         self._waiting.put(notification)
 
-    def close(self) -> None:
-        """Write no more.  Call when the session is over: nothing can hold the thread in the kernel then."""
+    def end(self) -> None:
+        """Begin no more; one that is being written may take until the kernel has had its answers."""
         self._closed = True
+        self._waiting.put(None)
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait, after `end`, until nothing is being written: the descriptor is not used from then on."""
         if self._thread is not None:
-            self._waiting.put(None)
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     def _write_all(self) -> None:
         while True:

@@ -80,10 +80,17 @@ class Passthrough:
                 return _CACHED
         self._direct_handles.add(handle)
         self._counts[DIRECT_OPENS] += 1
-        if flags & os.O_ACCMODE == os.O_RDONLY:
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if writes:
+            self._stale.add(ino)
+        # The disk's filesystem wants what O_DIRECT reads aligned; we do not.
+        elif not flags & os.O_DIRECT:
             return p.FOPEN_PASSTHROUGH, direct.backing_id
-        self._stale.add(ino)
         return p.FOPEN_PASSTHROUGH | p.FOPEN_DIRECT_IO, direct.backing_id
+
+    def forgotten(self, ino: Ino) -> None:
+        """The kernel knows the inode no longer, nor any page of it."""
+        self._stale.discard(ino)
 
     def released(self, handle: Handle, ino: Ino) -> None:
         """The kernel has closed a handle, and dropped what it had open for it before it told us."""

@@ -17,6 +17,9 @@ from tvfs.fuse.served_filesystem import ServedFilesystem
 from tvfs.fuse.service import FilesystemService
 from tvfs.fuse.settings import MountSettings
 
+_JOIN_TIMEOUT_S = 5.0
+"""How long `close` waits for a notification; only after a failure of ours there can still be one."""
+
 
 class KernelTransport:
     """A `Transport`.  See docs/design/transport.md."""
@@ -30,6 +33,7 @@ class KernelTransport:
         self._descriptor = -1
         self._channel: Channel | None = None
         self._notifier: Notifier | None = None
+        self._told_to_stop = trio.Event()
 
     async def mount(self, point: str, source: str) -> None:
         """Put a new session at `point`."""
@@ -46,23 +50,36 @@ class KernelTransport:
         """Answer until the session ends."""
         assert self._channel is not None, "mount or take comes first"
         self._dispatch.give_up = self._channel.stop
-        await self._channel.serve()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_when_told, self._channel)
+            await self._channel.serve()
+            nursery.cancel_scope.cancel()
         if self._dispatch.failure is not None:
             raise self._dispatch.failure
 
     def stop(self) -> None:
         """Take no more requests."""
-        if self._channel is not None:
-            self._channel.stop()
+        self._told_to_stop.set()
+
+    async def _stop_when_told(self, channel: Channel) -> None:
+        await self._told_to_stop.wait()
+        assert self._notifier is not None, "made with the channel"
+        # A notification may wait for a lock whose holder waits for our answer.  In the kernel it waits so that nothing
+        # can interrupt it, not even the end of this process: so the answers go on until the last one is through.
+        self._notifier.end()
+        await trio.to_thread.run_sync(self._notifier.join, abandon_on_cancel=True)
+        channel.stop()
 
     def close(self, *, unmount: bool) -> None:
         """Let go of the session: without it every system call on the mount returns."""
         if self._descriptor < 0:
             return
         descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
         if self._notifier is not None:
-            self._notifier.close()
+            # Before the descriptor's number may mean another file.
+            self._notifier.end()
+            self._notifier.join(_JOIN_TIMEOUT_S)
+        os.close(descriptor)
 
     def name_removed(self, parent: int, name: bytes, ino: int) -> None:
         """Tell the kernel that the owner removed a name by itself."""

@@ -91,6 +91,18 @@ async def test_a_read_that_another_signal_interrupts_is_answered() -> None:
         assert await peer.receive() == (2, 0, b"content")
 
 
+async def test_of_somebody_who_cannot_be_seen_nobody_says_that_he_was_killed() -> None:
+    """The kernel gives 0 for the number of a process in a container of its own, or outside of ours."""
+    waiting = Waiting()
+    peer = Peer({Opcode.READ: waiting.read})
+    async with peer.served():
+        await peer.send(Opcode.READ, 2, READ_BODY, pid=0)
+        await peer.send(Opcode.INTERRUPT, 4, struct.pack("=Q", 2))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        waiting.may.set()
+        assert await peer.receive() == (2, 0, b"content")
+
+
 async def test_only_reads_are_broken_off() -> None:
     waiting = Waiting()
     peer = Peer({Opcode.FSYNC: waiting.read})

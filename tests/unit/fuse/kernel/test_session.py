@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import struct
 from collections.abc import Callable
 
 from tvfs.filesystem.lookups import LookupCounts
+from tvfs.filesystem.model import Handle
 from tvfs.fuse.kernel.session import KernelTransport
 from tvfs.fuse.settings import MountSettings
 from tvfs.fuse.transport import Transport
 from tvfs.testing.memory_filesystem import MemoryFilesystem
-from tvfs.testing.transport_contract import TransportContract
+from tvfs.testing.transport_contract import OPEN, RELEASE, TransportContract
 
 
 class TestKernelTransport(TransportContract):
@@ -19,3 +23,22 @@ class TestKernelTransport(TransportContract):
     async def test_a_bug_in_a_handler_is_an_error_for_one_request(self, expect_log: Callable[[str], None]) -> None:  # type: ignore[override]
         expect_log("request handler raised")
         await super().test_a_bug_in_a_handler_is_an_error_for_one_request()
+
+    async def test_a_file_that_cannot_be_opened_past_us_is_not_left_open(
+        self, expect_log: Callable[[str], None]
+    ) -> None:
+        """A handle that the kernel was never given is never released by it, and its file would never be sealed."""
+        expect_log("request failed")
+        async with self.session() as (peer, filesystem, _, transport):
+            ino, handle = await peer.create(b"file")
+            await peer.wants(RELEASE, ino, struct.pack("=QIIQ", handle, 0, 0, 0))
+            before = len(filesystem._handles)
+
+            def no_descriptor_is_left(handle: Handle) -> int | None:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+            filesystem.begin_direct = no_descriptor_is_left  # type: ignore[method-assign]
+            assert isinstance(transport, KernelTransport)
+            transport._dispatch.passthrough.enable(0)
+            assert (await peer.ask(OPEN, ino, struct.pack("=II", os.O_RDONLY, 0))).errno == errno.EMFILE
+            assert len(filesystem._handles) == before
