@@ -15,7 +15,8 @@ from benchmarks.pairs import Outcome
 
 CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
     "get": attach.measure,
-    "read": attach.measure_reading,
+    "read-large": attach.measure_reading_large,
+    "read-small": attach.measure_reading_small,
     "save": save.measure,
     "sequential": sequential.measure,
     "build": build.measure,
