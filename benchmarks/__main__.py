@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.cases import attach, build, entries, eviction, memory, save, sequential, space
+from benchmarks.cases import attach, build, entries, entry_table, eviction, memory, save, sequential, space
 from benchmarks.pairs import Outcome
 
 CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
@@ -22,6 +22,7 @@ CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
     "build": build.measure,
     "memory": memory.measure,
     "entries": entries.measure,
+    "entry-table": entry_table.measure,
     "space": space.measure,
     "eviction": eviction.measure,
 }

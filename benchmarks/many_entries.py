@@ -8,6 +8,8 @@ from pathlib import Path
 
 import trio
 
+from benchmarks.pairs import run
+from benchmarks.workplace import TV, fresh
 from tvd.entry_views import SAVED, EntryViews
 from tvfs.clock import SystemClock
 from tvfs.content.attributes import OwnAttributes
@@ -27,6 +29,31 @@ BATCH = 1_000
 FILE_BYTES = 600
 
 
+def key_of(number: int) -> str:
+    """Return the key of an entry."""
+    return f"key-{number:07d}"
+
+
+def filled(cache: Path, count: int) -> Path:
+    """Return a stopped vault with so many entries; it is filled once and kept, so copy it."""
+    home = cache / f"entries-vault-{count}"
+    if not home.exists():
+        partial = fresh(cache / "entries-vault.partial")
+        run(*TV, "init", str(partial), "--size", "40G")
+        fill(partial, count)
+        _rank(partial)
+        partial.rename(home)
+    return home
+
+
+def _rank(home: Path) -> None:
+    """Have the daemon give every entry its rank, as it did for those that were saved through it."""
+    run(*TV, "--home", str(home), "up", "--no-mount")
+    while "every entry is ranked" not in (home / "tvd.log").read_text():
+        time.sleep(1)
+    run(*TV, "--home", str(home), "down")
+
+
 def fill(home: Path, count: int) -> None:
     """Save `count` entries, each with a small file of its own; the vault must be stopped."""
     trio.run(_fill, home, count)
@@ -44,7 +71,7 @@ async def _fill(home: Path, count: int) -> None:
             snapshots = await trio.to_thread.run_sync(_store, port, numbers)
             async with trio.open_nursery() as saving:
                 for number, snapshot in zip(numbers, snapshots, strict=True):
-                    saving.start_soon(_save, vault, views, f"key-{number:07d}", snapshot)
+                    saving.start_soon(_save, vault, views, key_of(number), snapshot)
             port.end_batch()
             print(f"\r  {numbers.stop} of {count} entries ", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)

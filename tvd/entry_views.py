@@ -16,7 +16,7 @@ from tvfs.digest import Digest
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.model import KEYS, RUNS, SNAPSHOTS, Ino
 from tvfs.filesystem.posix_error import NotFound
-from tvfs.vault.entries import EntryTable, StoredEntry, StoredSnapshot
+from tvfs.vault.entries import EntryInvalid, EntryTable, StoredEntry, StoredSnapshot
 from tvfs.vault.names import NameInvalid
 from tvfs.vault.stored_entry import RUN as RUN
 from tvfs.vault.stored_entry import SAVED as SAVED
@@ -97,7 +97,10 @@ class EntryViews:
 
     def _settle(self, row_key: bytes) -> None:
         scope, key = _names_of(row_key)
-        entry = self._entries.get(scope, key)
+        try:
+            entry = self._entries.get(scope, key)
+        except EntryInvalid:  # whoever asks for it is told; of a damaged row nothing can be shown
+            entry = None
         run = self._catalog.get(Family.SYS, SHOWN_RUN + _row_key(scope, key))
         if entry is None:
             self.hide(scope, key)

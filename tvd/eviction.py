@@ -19,8 +19,11 @@ from tvd.entry_views import EntryViews
 from tvfs.clock import Clock
 from tvfs.vault.entries import EntryTable, RankedRow
 
-SLICE_S = 0.0015
-"""How long entries are let go of before everybody else has their turn; the last one ends within 2 ms."""
+SLICE_S = 0.0005
+"""How long entries are let go of before everybody else has their turn; the last one ends within 2 ms.
+
+Whoever asks may have to wait for this, a tree of the trash and a slice of the collector, one after the other.
+"""
 
 PAUSE_S = 0.001
 """Between slices; the system makes it a little longer, so about half of the time is others'."""

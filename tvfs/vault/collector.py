@@ -32,11 +32,11 @@ _log = logging.getLogger(__name__)
 ITEMS_A_BATCH = 256
 """References that one batch lets go of."""
 CHUNKS_A_BATCH = 64
-SLICE_S = 0.001
+SLICE_S = 0.0005
 """A step takes at most 2 ms; after this long the next one waits for its turn."""
 STEPS_A_SLICE = 64
 PAUSE_S = 0.002
-"""Between slices of the background task: so it takes no more than a third of the owner."""
+"""Between slices of the background task: so it takes no more than a quarter of the owner."""
 INTERVAL_S = 1.0
 """How often the background task looks."""
 BACKOFF_S = 30.0

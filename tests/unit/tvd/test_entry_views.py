@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tvd.entry_views import RUN, SAVED, SNAPSHOT, SNAPSHOT_SCOPE, EntryViews, directory_of_scope
+from tvfs.catalog.catalog import Batch, Family
 from tvfs.clock import SystemClock
 from tvfs.content.snapshot import Snapshot
 from tvfs.filesystem.filesystem import Filesystem
@@ -21,8 +22,9 @@ from tvfs.ingest.ingest import Ingest
 from tvfs.ingest.tree_walk import save_paths
 from tvfs.plugin_api import PluginRegistry
 from tvfs.vault.create import create_vault
-from tvfs.vault.entries import StoredEntry, StoredSnapshot
+from tvfs.vault.entries import EntryInvalid, StoredEntry, StoredSnapshot
 from tvfs.vault.names import NameInvalid
+from tvfs.vault.stored_entry import entry_row_key
 from tvfs.vault.superblock import VaultSettings
 from tvfs.vault.vault import Vault, open_vault
 
@@ -162,6 +164,22 @@ async def test_a_removal_that_was_cut_short_is_set_right_by_the_next_start(opene
         raise Killed
     opened.views.repair()
     assert opened.names(b"", RUNS) == []
+
+
+@pytest.mark.damages_vault("a row of family entry is no entry")
+async def test_a_start_goes_on_though_the_entry_of_a_view_is_damaged(opened: Opened, tmp_path: Path) -> None:
+    old = await opened.entry(tmp_path, "old")
+    opened.views.show(old)
+    await opened.vault.entries.put(old, who="test")
+    with suppress(Killed), opened.views.changing("main", "key"):
+        raise Killed
+    batch = Batch()
+    batch.put(Family.ENTRY, entry_row_key("main", "key"), b"not an entry")
+    opened.vault.catalog.write(batch)
+    assert opened.views.repair() == [("main", "key")]
+    assert opened.names(b"main/key", KEYS) is None
+    with pytest.raises(EntryInvalid):
+        opened.vault.entries.get("main", "key")
 
 
 async def test_a_change_that_was_finished_leaves_nothing_to_set_right(opened: Opened, tmp_path: Path) -> None:
