@@ -7,16 +7,15 @@ is walked, name by name.  Until then its names still count as links of files tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 
 import trio
 
-from tvfs.catalog.catalog import Catalog, Family
+from tvfs.catalog.catalog import Catalog, Family, prefix_end
 from tvfs.content.tree_index import DIRECTORY
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.directories import Directories, decode_dirent
-from tvfs.filesystem.inode import Inode, changed
+from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, STAGED, Inode, changed
 from tvfs.filesystem.model import TRASH
 from tvfs.filesystem.namespace import Namespace
 from tvfs.filesystem.nodes import Nodes
@@ -118,13 +117,14 @@ class Trash:
         if self._range_in_use(ino, end):
             return False
         await self._throw_out_strangers(ino, end)
-        # Nobody finds the way to a member any more, so none comes into use that is not.
-        while not self._range_in_use(ino, end):
-            if not self._remove_changed(ino, end):
-                self._remove_range(ino, end, attached, name)
-                return True
-            await trio.lowlevel.checkpoint()
-        return False
+        # Nobody finds the way to a member any more, so none comes into use that is not.  Directories are the last: a
+        # file may have several names in one of them, all of which go with its row.
+        for are_directories in (False, True):
+            await self._take_changes_back(ino, end, are_directories=are_directories)
+        if self._range_in_use(ino, end):
+            return False
+        self._remove_range(ino, end, attached, name)
+        return True
 
     def _end_of(self, ino: int, attached: AttachedRange) -> int:
         """Return the end of the numbers of a directory and what it was attached with."""
@@ -135,7 +135,7 @@ class Trash:
         return ino + 1 + found[0].below
 
     async def _throw_out_strangers(self, first: int, end: int) -> None:
-        """Let go of what was put into an attached tree later, and of what its members have staged."""
+        """Let go of what was put into an attached tree later."""
         key, stop = first.to_bytes(8, "big"), end.to_bytes(8, "big")
         while True:
             change = self._namespace.change()
@@ -145,8 +145,9 @@ class Trash:
                 seen += 1
                 key = found + b"\0"
                 if dirent.kind and not first <= dirent.child < end:
-                    change.batch.delete(Family.DIRENT, found)
-                    if change.inode(dirent.child).is_directory:
+                    stranger = change.inode(dirent.child)
+                    self._namespace.leave(change, int.from_bytes(found[:8], "big"), found[8:], stranger)
+                    if stranger.is_directory:
                         self._throw(change, dirent.child)
                     else:
                         self._namespace.release_name(change, dirent.child)
@@ -156,27 +157,30 @@ class Trash:
             if seen < self._slice:
                 break
             await trio.lowlevel.checkpoint()
-        for found, _ in list(self._catalog.scan(Family.STAGING, first.to_bytes(8, "big"), stop)):
-            change = self._namespace.change()
-            self._staging.drop(change, int.from_bytes(found, "big"))
-            change.commit()
-            await trio.lowlevel.checkpoint()
 
-    def _remove_changed(self, first: int, end: int) -> bool:
-        """Remove a slice of the rows of changed members; return whether there were any.
+    async def _take_changes_back(self, first: int, end: int, *, are_directories: bool) -> None:
+        """Let changed members be again as the tree has them, in slices; not the top, which leads to the others.
 
-        What they refer to is counted, row by row, so they must not all go with the range.  A member without its row is
-        again what the tree has there.  The directory's own row is the last: it leads to the others after a kill.
+        What their rows refer to is counted, row by row, so they must not all go with the range.
         """
         start, stop = (first + 1).to_bytes(8, "big"), end.to_bytes(8, "big")
-        keys = [key for key, _ in islice(self._catalog.scan(Family.INODE, start, stop), self._slice)]
-        if keys:
+        while True:
+            rows = list(islice(self._catalog.scan(Family.INODE, start, stop), self._slice))
             change = self._namespace.change()
-            for key in keys:
-                change.batch.delete(Family.INODE, key)
-                change.afterwards.append(partial(self._nodes.became, int.from_bytes(key, "big"), None))
+            for key, row in rows:
+                ino, inode = int.from_bytes(key, "big"), Inode.decode(row)
+                if inode.is_directory == are_directories:
+                    change.drop(ino)
+                    if inode.state == STAGED:
+                        self._staging.drop(change, ino)
+                    # One that was detached from its tree has rows for all names.
+                    if inode.is_directory and (inode.flags & HAS_DELTAS or inode.hash == NO_HASH):
+                        change.batch.delete_range(Family.DIRENT, key, prefix_end(key) or b"")
             change.commit()
-        return bool(keys)
+            if len(rows) < self._slice:
+                return
+            start = rows[-1][0] + b"\0"
+            await trio.lowlevel.checkpoint()
 
     def _remove_range(self, first: int, end: int, attached: AttachedRange, name: bytes) -> None:
         change = self._namespace.change()

@@ -138,7 +138,7 @@ def _check_rows(exam: Examination, rows: NamespaceRows, named: Named) -> Iterato
         dirent = decode_dirent(row)
         if not dirent.kind:
             continue
-        child = rows.inode(dirent.child)
+        child = rows.named(dirent.child)
         assert child is not None, "a name that leads nowhere has been removed"
         if child.kind != dirent.kind:
             batch = Batch()
@@ -165,7 +165,7 @@ def _reason_against(rows: NamespaceRows, directory: Inode | None, name: bytes, r
     dirent: Dirent = decode_dirent(row)
     if not dirent.kind:
         return None if rows.base_entry(directory, name) is not None else "it hides what is not there"
-    child = rows.inode(dirent.child)
+    child = rows.named(dirent.child)
     if child is None or (dirent.child in FIXED_INODES and FIXED.get(name) != dirent.child):
         return f"it leads to inode {dirent.child}, which is not there"
     return None
@@ -175,7 +175,7 @@ def _settle_stray(
     exam: Examination, rows: NamespaceRows, named: Named, parent: int, name: bytes, ino: int
 ) -> Iterator[Step]:
     """A directory that says that it is elsewhere: if it is not, it is here."""
-    inode = rows.inode(ino)
+    inode = rows.named(ino)
     member = rows.member(ino)
     if inode is None:
         return

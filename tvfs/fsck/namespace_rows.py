@@ -68,15 +68,26 @@ class NamespaceRows:
         if row is not None:
             return decode_inode(row)
         member = self.member(ino)
-        try:
-            return None if member is None else self.nodes.from_entry(*member)
-        except TreeIndexMissing:
-            return None
+        # A tree still tells of directories that were removed, as long as something else needs its range.
+        return None if member is None or not self.shows_member(member) else self._as_attached(member)
+
+    def named(self, ino: int) -> Inode | None:
+        """Return what a name leads to: wherever it is now, what has lost its row is again as its tree says."""
+        if self._catalog.get(Family.INODE, ino.to_bytes(8, "big")) is not None:
+            return self.row(ino)
+        member = self.member(ino)
+        return None if member is None else self._as_attached(member)
 
     def row(self, ino: int) -> Inode | None:
         """Return an inode that has a row."""
         row = self._catalog.get(Family.INODE, ino.to_bytes(8, "big"))
         return None if row is None else decode_inode(row)
+
+    def _as_attached(self, member: tuple[IndexEntry, int, AttachedRange]) -> Inode | None:
+        try:
+            return self.nodes.from_entry(*member)
+        except TreeIndexMissing:
+            return None
 
     def member(self, ino: int) -> tuple[IndexEntry, int, AttachedRange] | None:
         """Return what an attached tree says of one of its members, its first parent and the range."""

@@ -82,10 +82,10 @@ class World:
 
 
 @asynccontextmanager
-async def opened(home: Path) -> AsyncIterator[World]:
+async def opened(home: Path, *, sweep_slice: int = 256) -> AsyncIterator[World]:
     clock = ManualClock()
     async with open_vault(home, PluginRegistry(), clock=clock) as vault:
-        settings = FilesystemSettings(owner_uid=os.getuid(), owner_gid=os.getgid())
+        settings = FilesystemSettings(owner_uid=os.getuid(), owner_gid=os.getgid(), sweep_slice=sweep_slice)
         filesystem = Filesystem(vault, clock=clock, settings=settings, lookups=LookupCounts(), boot="boot")
         filesystem.start()
         views = EntryViews(vault.catalog, filesystem, vault.entries)
