@@ -20,6 +20,7 @@ from taskvault.snapshots import take_snapshot
 from tests.daemon.conftest import Daemon
 from tests.faults.disk_sampler import sampled
 from tests.vaults_in_order import assert_in_order
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -146,13 +147,6 @@ def test_a_writer_that_opens_what_has_just_been_evicted_loses_nothing(cached: Da
     assert process.wait() == 0
     lost = [path.name for path in paths if path.exists() and path.read_text() not in ("after\n",)]
     assert lost == []
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 5
-    while not true() and time.monotonic() < ends:
-        time.sleep(0.01)
-    assert true()
 
 
 def test_an_attached_tree_in_a_cache_gives_its_room_back(cached: Daemon, tmp_path: Path) -> None:

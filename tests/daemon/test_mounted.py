@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from taskvault.client import Client
 from taskvault.errors import Refused
 from taskvault.mounted import MountedTree
 from taskvault.protocol import messages as m
 from taskvault.snapshots import take_snapshot
+from tests.waiting import wait_until
 from tvfs.fuse.settings import TRANSPORTS
 
 pytestmark = pytest.mark.kernel
@@ -223,6 +225,12 @@ def test_a_second_signal_ends_a_stop_that_waits(daemon: Any) -> None:
     assert daemon.stop() == 0
 
 
+def nothing_is_open(client: Client) -> bool:
+    activity = client.call(m.GetActivity())
+    served = {operation.name: operation.count for operation in activity.operations}
+    return activity.open_files == 0 and served.get("opendir", 0) == served.get("releasedir", 0)
+
+
 def test_what_is_forgotten_gives_its_room_back_though_the_kernel_remembers_its_names(daemon: Any, tree: Path) -> None:
     daemon.start(mounted=True)
     with daemon.client() as client:
@@ -230,6 +238,8 @@ def test_what_is_forgotten_gives_its_room_back_though_the_kernel_remembers_its_n
     with daemon.client() as client:
         # Every name below is known to the kernel now, and each is a reference to its inode.
         assert content_of(daemon.mount / "keys")
+        # The kernel tells of what was closed when it comes to it; until then it is open, and kept.
+        wait_until(lambda: nothing_is_open(client))
         client.call(m.RemoveEntry("main", "key"))
         client.call(m.CollectGarbage(), timeout_s=60)
         assert client.call(m.GetStatistics()).figures["live_bytes"] == 0

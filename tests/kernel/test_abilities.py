@@ -11,13 +11,12 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.conftest import ROOT, Serve, Server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("transport", ["kernel"], indirect=True)]
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
@@ -43,13 +42,6 @@ def from_daemon(path: Path) -> bytes:
 
 def counts(server: Server) -> dict[str, int]:
     return {kind: count for kind, count in server.ask("counts", "counts").items() if kind != "kind"}
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
 
 
 @pytest.fixture

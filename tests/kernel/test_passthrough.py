@@ -11,13 +11,12 @@ import mmap
 import os
 import random
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.conftest import Serve, Server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("transport", ["kernel"], indirect=True)]
 SIZE = 3 << 20
@@ -64,13 +63,6 @@ class Mapping:
 
     def close(self) -> None:
         self._libc.munmap(ctypes.c_void_p(self._address), ctypes.c_size_t(SIZE))
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
 
 
 def is_copied(vault: Path) -> bool:

@@ -7,6 +7,7 @@ is walked, name by name.  Until then its names still count as links of files tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 import trio
@@ -23,6 +24,11 @@ from tvfs.filesystem.ranges import AttachedRange
 from tvfs.filesystem.staging import Staging
 
 _ROWS_OF_A_MEMBER = (Family.INODE, Family.DIRENT, Family.XATTR, Family.ORPHAN)
+
+PAUSE_S = 0.0005
+"""Between two trees of the trash: others have half of the time."""
+MOST_REMEMBERED = 65_536
+"""Trees in the trash; the others are found by listing it when these have gone."""
 
 
 class Trash:
@@ -52,6 +58,11 @@ class Trash:
         """Called with parent and name of what was discarded, for the kernel; must not wait."""
         self._range_gone = range_gone
         self._sweeping = trio.Lock()
+        self._thrown: dict[int, None] = {}
+        """What was thrown and not removed since; to list the trash takes ever longer, as rows that were removed lie at
+        its head."""
+        self._unlisted = True
+        """Whether the trash may hold more than that."""
 
     def discard(self, parent: int, name: bytes) -> None:
         """Take a name away with everything below it; raise `NotFound`.  The parent may be read-only.
@@ -77,19 +88,40 @@ class Trash:
             return await self._sweep_all()
 
     async def _sweep_all(self) -> int:
-        left = 0
-        after = b""
+        in_use: set[int] = set()
         while True:
-            name = next((listed.name for listed in self._directories.listing(TRASH, self._trash(), after)), None)
-            if name is None:
-                return left
-            ino = int(name, 16)
-            if await self._sweep_tree(ino, name):
-                after = b""  # it may have thrown what was below it into the trash
-            else:
-                left += 1
-                after = name
+            if self._unlisted:
+                await self._list()
+            # What is below a tree that is removed may be thrown meanwhile, and has its turn in the next round.
+            waiting = [ino for ino in self._thrown if ino not in in_use]
+            if not waiting:
+                return len(in_use)
+            for ino in waiting:
+                # It may have been removed by another way.
+                if not self._is_thrown(ino) or await self._sweep_tree(ino, _name(ino)):
+                    self._thrown.pop(ino, None)
+                else:
+                    in_use.add(ino)
+                await trio.sleep(PAUSE_S)
+
+    async def _list(self) -> None:
+        self._unlisted = False
+        names: list[bytes] = [b""]
+        while names and not self._unlisted:
+            listing = self._directories.listing(TRASH, self._trash(), names[-1])
+            names = [listed.name for listed in islice(listing, self._slice)]
+            for name in names:
+                self._remember(int(name, 16))
             await trio.lowlevel.checkpoint()
+
+    def _is_thrown(self, ino: int) -> bool:
+        return self._catalog.get(Family.DIRENT, TRASH.to_bytes(8, "big") + _name(ino)) is not None
+
+    def _remember(self, ino: int) -> None:
+        if len(self._thrown) < MOST_REMEMBERED:
+            self._thrown[ino] = None
+        else:
+            self._unlisted = True
 
     async def _sweep_tree(self, ino: int, name: bytes) -> bool:
         """Remove one directory of the trash; return False if it is in use."""
@@ -220,7 +252,8 @@ class Trash:
             await trio.lowlevel.checkpoint()
 
     def _throw(self, change: Change, ino: int) -> None:
-        self._namespace.place(change, TRASH, f"{ino:016x}".encode(), ino, moved=False)
+        self._namespace.place(change, TRASH, _name(ino), ino, moved=False)
+        change.afterwards.append(partial(self._remember, ino))
 
     def _forget_name(self, change: Change, name: bytes) -> None:
         # By hand: the inode may have been removed already, with the range that it is in.
@@ -230,3 +263,8 @@ class Trash:
 
     def _trash(self) -> Inode:
         return self._nodes.get(TRASH)
+
+
+def _name(ino: int) -> bytes:
+    """Return what something is called in the trash."""
+    return f"{ino:016x}".encode()
