@@ -102,7 +102,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             log.info("views set right", entries=repaired)
         ranking = Ranking(policy, clock, on_trouble=_policy_reporter(health))
         vault.entries.ranks.use(ranking, config.eviction.parameters)
-        evictor = Evictor(vault.entries, views, clock, others=[filesystem.evictables])
+        evictor = Evictor(vault.entries, views, clock, vault.slices, others=[filesystem.evictables])
         reclaimer = Reclaimer(
             room=vault.room,
             evictor=evictor,

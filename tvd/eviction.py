@@ -18,15 +18,10 @@ import trio
 from tvd.entry_views import EntryViews
 from tvfs.clock import Clock
 from tvfs.vault.entries import EntryTable, RankedRow
+from tvfs.vault.slices import Slices
 
 SLICE_S = 0.0005
-"""How long entries are let go of before everybody else has their turn; the last one ends within 2 ms.
-
-Whoever asks may have to wait for this, a tree of the trash and a slice of the collector, one after the other.
-"""
-
-PAUSE_S = 0.001
-"""Between slices; the system makes it a little longer, so about half of the time is others'."""
+"""How long entries are let go of before everybody else has their turn; the last one ends within 2 ms."""
 
 SLICE_CANDIDATES = 16
 """At most so many in a slice, however fast the clock says it is."""
@@ -125,12 +120,19 @@ class Evictor:
     """Any number may ask at the same time; they take turns slice by slice."""
 
     def __init__(
-        self, entries: EntryTable, views: EntryViews, clock: Clock, *, others: Sequence[CandidateSource] = ()
+        self,
+        entries: EntryTable,
+        views: EntryViews,
+        clock: Clock,
+        slices: Slices,
+        *,
+        others: Sequence[CandidateSource] = (),
     ) -> None:
         """`others` are candidates beside the entries: files in evictable directories."""
         self._entries = entries
         self._views = views
         self._clock = clock
+        self._slices = slices
         # The entries are ranked last: with the last of them it is noted that all are.
         self._sources: list[CandidateSource] = [*others, EntryCandidates(entries, views)]
         self._spared_in_a_row = 0
@@ -162,7 +164,7 @@ class Evictor:
                     self.expired += 1
                 if self._clock.monotonic_s() - began_s >= SLICE_S:
                     break
-            await trio.sleep(PAUSE_S)
+            await self._slices.next()
         return removed
 
     async def evict(self, wanted_bytes: int) -> int:
@@ -179,7 +181,7 @@ class Evictor:
             elif let_go_bytes or not await self._wait_for_more(progress_s):
                 break
             let_go_bytes += done.bytes
-            await trio.sleep(PAUSE_S)
+            await self._slices.next()
         return let_go_bytes
 
     async def rank_all(self) -> None:
@@ -196,7 +198,7 @@ class Evictor:
         for source in self._sources:
             after = source.rank_some(None)
             while after is not None:
-                await trio.sleep(PAUSE_S)
+                await self._slices.next()
                 after = source.rank_some(after)
         if count:
             log.info("every entry is ranked")

@@ -40,7 +40,7 @@ def tvd_command(arguments: Sequence[str]) -> list[str]:
     """Return the command line that runs the daemon of this installation."""
     beside = Path(sys.executable).parent / "tvd"
     program = str(beside) if os.access(beside, os.X_OK) else shutil.which("tvd")
-    return [program, *arguments] if program else [sys.executable, "-m", "tvd.main", *arguments]
+    return [program, *arguments] if program else [sys.executable, "-m", "tvd", *arguments]
 
 
 def start(arguments: Sequence[str], *, timeout_s: float = START_TIMEOUT_S) -> Started:

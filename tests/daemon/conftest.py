@@ -37,7 +37,7 @@ class Daemon:
         reading, writing = os.pipe()
         where = ["--mount", str(self.mount)] if mounted else ["--no-mount"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tvd.main", "--home", str(self.home), *where, "--ready-fd", str(writing), *options],
+            [sys.executable, "-m", "tvd", "--home", str(self.home), *where, "--ready-fd", str(writing), *options],
             pass_fds=[writing],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

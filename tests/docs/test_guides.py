@@ -20,7 +20,7 @@ GUIDE = ROOT / "docs" / "guide"
 def test_a_guide_can_be_followed(name: str, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
-    for command, module in (("tv", "taskvault"), ("tvd", "tvd.main")):
+    for command, module in (("tv", "taskvault"), ("tvd", "tvd")):
         (tools / command).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
         (tools / command).chmod(0o755)
     home = tmp_path / "home"

@@ -39,7 +39,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
 
 def started(home: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tvd.main", "--home", str(home), "--fsck", "--content"],
+        [sys.executable, "-m", "tvd", "--home", str(home), "--fsck", "--content"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"},
     )  # fmt: skip
 

@@ -180,7 +180,7 @@ class StoreWorld(MemoryWorld):
         self.views = EntryViews(vault.catalog, self.filesystem, vault.entries)
         self.views.repair()
         vault.entries.ranks.use(Ranking(None, self.clock), {})
-        self.evictor = Evictor(vault.entries, self.views, self.clock, others=[self.filesystem.evictables])
+        self.evictor = Evictor(vault.entries, self.views, self.clock, vault.slices, others=[self.filesystem.evictables])
         self.reclaimer = Reclaimer(
             room=vault.room,
             evictor=self.evictor,

@@ -66,7 +66,7 @@ def test_a_killed_daemon_leaves_no_mount(unit: Path) -> None:
 
 @each_unit
 def test_the_daemon_knows_every_option_of_the_unit(unit: Path) -> None:
-    shown = subprocess.run([sys.executable, "-m", "tvd.main", "--help"], capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-m", "tvd", "--help"], capture_output=True, text=True, check=True)
     (command,) = settings(unit, "ExecStart")
     options = re.findall(r"(--[a-z-]+)", command)
     assert options

@@ -195,11 +195,8 @@ class Filesystem(FileRequests):
 
     def _new_trash(self) -> Trash:
         return Trash(
-            self._vault.catalog,
-            self._nodes,
-            self._directories,
-            self._namespace,
-            self._staging,
+            *(self._vault.catalog, self._nodes, self._directories, self._namespace, self._staging),
+            slices=self._vault.slices,
             slice_names=self._settings.sweep_slice,
             range_in_use=self._range_in_use,
             range_gone=self.evictables.range_gone,

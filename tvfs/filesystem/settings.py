@@ -44,7 +44,7 @@ class FilesystemSettings:
     """The part of the vault's capacity that such copies may take."""
     hot_least_bytes: int = MIB
     """Shorter files are read in a request or two as it is."""
-    sweep_slice: int = 256
+    sweep_slice: int = 24
     """Names removed from the trash between two looks at other work."""
     sweep_interval_s: float = 1.0
     """How often the sweeper looks for what has come free."""

@@ -22,11 +22,10 @@ from tvfs.filesystem.namespace import Namespace
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.ranges import AttachedRange
 from tvfs.filesystem.staging import Staging
+from tvfs.vault.slices import Slices
 
 _ROWS_OF_A_MEMBER = (Family.INODE, Family.DIRENT, Family.XATTR, Family.ORPHAN)
 
-PAUSE_S = 0.0005
-"""Between two trees of the trash: others have half of the time."""
 MOST_REMEMBERED = 65_536
 """Trees in the trash; the others are found by listing it when these have gone."""
 
@@ -42,6 +41,7 @@ class Trash:
         namespace: Namespace,
         staging: Staging,
         *,
+        slices: Slices,
         slice_names: int,
         range_in_use: Callable[[int, int], bool],
         range_gone: Callable[[Change, int, int], None],
@@ -52,6 +52,7 @@ class Trash:
         self._directories = directories
         self._namespace = namespace
         self._staging = staging
+        self._slices = slices
         self._slice = slice_names
         self._range_in_use = range_in_use
         self.tell: Callable[[int, bytes, int], None] = lambda _parent, _name, _ino: None
@@ -102,7 +103,7 @@ class Trash:
                     self._thrown.pop(ino, None)
                 else:
                     in_use.add(ino)
-                await trio.sleep(PAUSE_S)
+                await self._slices.next()
 
     async def _list(self) -> None:
         self._unlisted = False
@@ -112,7 +113,7 @@ class Trash:
             names = [listed.name for listed in islice(listing, self._slice)]
             for name in names:
                 self._remember(int(name, 16))
-            await trio.lowlevel.checkpoint()
+            await self._slices.next()
 
     def _is_thrown(self, ino: int) -> bool:
         return self._catalog.get(Family.DIRENT, TRASH.to_bytes(8, "big") + _name(ino)) is not None
@@ -188,7 +189,7 @@ class Trash:
             change.commit()
             if seen < self._slice:
                 break
-            await trio.lowlevel.checkpoint()
+            await self._slices.next()
 
     async def _take_changes_back(self, first: int, end: int, *, are_directories: bool) -> None:
         """Let changed members be again as the tree has them, in slices; not the top, which leads to the others.
@@ -212,7 +213,7 @@ class Trash:
             if len(rows) < self._slice:
                 return
             start = rows[-1][0] + b"\0"
-            await trio.lowlevel.checkpoint()
+            await self._slices.next()
 
     def _remove_range(self, first: int, end: int, attached: AttachedRange, name: bytes) -> None:
         change = self._namespace.change()
@@ -249,7 +250,7 @@ class Trash:
             change.commit()
             if listed < self._slice:
                 return
-            await trio.lowlevel.checkpoint()
+            await self._slices.next()
 
     def _throw(self, change: Change, ino: int) -> None:
         self._namespace.place(change, TRASH, _name(ino), ino, moved=False)

@@ -25,6 +25,7 @@ from tvfs.vault.counting import CountingCatalog
 from tvfs.vault.leases import Leases
 from tvfs.vault.recount import search, search_expected
 from tvfs.vault.references import Kind, first_items, id_of, manifest_count, row_of_object
+from tvfs.vault.slices import Slices
 from tvfs.vault.unwanted import EPOCH_S
 
 _log = logging.getLogger(__name__)
@@ -35,8 +36,6 @@ CHUNKS_A_BATCH = 64
 SLICE_S = 0.0005
 """A step takes at most 2 ms; after this long the next one waits for its turn."""
 STEPS_A_SLICE = 64
-PAUSE_S = 0.002
-"""Between slices of the background task: so it takes no more than a quarter of the owner."""
 INTERVAL_S = 1.0
 """How often the background task looks."""
 BACKOFF_S = 30.0
@@ -55,7 +54,8 @@ class CollectorFigures:
 class _Pass:
     """One look at everything that is unwanted."""
 
-    pause_s: float
+    hurried: bool
+    """Whether somebody waits for it."""
     let_go: int = 0
     young: int = 0
     leased: int = 0
@@ -66,8 +66,9 @@ class _Pass:
 class Collector:
     """The owner's only; one pass runs at a time."""
 
-    def __init__(self, catalog: CountingCatalog, leases: Leases, clock: Clock) -> None:
+    def __init__(self, catalog: CountingCatalog, leases: Leases, clock: Clock, slices: Slices) -> None:
         self._catalog = catalog
+        self._slices = slices
         self._index = ChunkIndex(catalog)
         self._leases = leases
         self._clock = clock
@@ -80,7 +81,7 @@ class Collector:
 
     async def collect(self) -> int:
         """Let go of everything that can go now; return how many objects that were.  Raises what the catalog raises."""
-        return await self._collect(pause_s=0.0)
+        return await self._collect(hurried=True)
 
     async def run(self) -> None:
         """Collect in the background, until cancelled; what fails is logged and tried again."""
@@ -88,7 +89,7 @@ class Collector:
         while True:
             await trio.sleep(wait_s)
             try:
-                await self._collect(pause_s=PAUSE_S)
+                await self._collect(hurried=False)
             except (TaskVaultError, OSError) as exc:
                 if not self.figures.failures:
                     _log.warning("unwanted content stays for now, and is looked at again: %s", exc)
@@ -98,12 +99,12 @@ class Collector:
                 self.figures.failures = 0
                 wait_s = INTERVAL_S
 
-    async def _collect(self, *, pause_s: float) -> int:
+    async def _collect(self, *, hurried: bool) -> int:
         async with self._passing:
             if search_expected(self._catalog):
                 await search(self._catalog)
-            now = _Pass(pause_s, began_s=self._clock.monotonic_s())
-            await trio.lowlevel.checkpoint()
+            now = _Pass(hurried)
+            await self._begin_slice(now)
             await self._let_go_newborn(now)
             await self._let_go_doomed(now)
             self.left_young, self.left_leased = now.young, now.leased
@@ -270,5 +271,8 @@ class Collector:
         now.steps += 1
         if now.steps < STEPS_A_SLICE and self._clock.monotonic_s() - now.began_s < SLICE_S:
             return
-        await trio.sleep(now.pause_s)  # for 0 seconds it is a checkpoint
+        await self._begin_slice(now)
+
+    async def _begin_slice(self, now: _Pass) -> None:
+        await self._slices.next(hurried=now.hurried)
         now.steps, now.began_s = 0, self._clock.monotonic_s()

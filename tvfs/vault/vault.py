@@ -40,6 +40,7 @@ from tvfs.vault.references import TREE_KEY
 from tvfs.vault.reservations import Reservations
 from tvfs.vault.room import Room
 from tvfs.vault.runs import RunHistory
+from tvfs.vault.slices import PAUSE_S, Slices
 from tvfs.vault.superblock import KEY, decode_superblock
 from tvfs.vault.suspects import SuspectPacks
 from tvfs.vault.usage import VaultUsage
@@ -54,6 +55,8 @@ class OpenSettings:
     """Chunks kept decompressed in memory."""
     store: PackedStoreSettings = field(default_factory=PackedStoreSettings)
     """Thresholds and thread limits; the vault's own length of a pack counts, whatever is set here."""
+    background_pause_s: float = PAUSE_S
+    """Before each slice of what works in the background."""
 
 
 class Vault:
@@ -93,7 +96,9 @@ class Vault:
 
         self.usage = VaultUsage(layout, self.packs, catalog, clock)
         self.leases = Leases()
-        self.collector = Collector(self.catalog, self.leases, clock)
+        self.slices = Slices(settings.background_pause_s)
+        """Of what works in the background."""
+        self.collector = Collector(self.catalog, self.leases, clock, self.slices)
         self.reservations = Reservations(
             self.superblock.capacity_bytes,
             self.usage.charged_bytes,

@@ -34,7 +34,7 @@ class World(MemoryWorld):
         self.entries = self.vault.entries
         self.views = EntryViews(self.vault.catalog, self.filesystem, self.entries)
         self.views.repair()
-        self.evictor = Evictor(self.entries, self.views, self.clock)
+        self.evictor = Evictor(self.entries, self.views, self.clock, self.vault.slices)
 
     def use(self, policy: EvictionPolicy) -> None:
         self.entries.ranks.use(Ranking(policy, self.clock), {})
@@ -265,7 +265,7 @@ async def test_files_and_entries_leave_in_one_order(world: World) -> None:
         await world.save(key, b"x" * ord(key))
     ranks = {row.row_key[-1:].decode(): row.rank for row in world.entries.lowest(3)}
     files = Files([0.0, ranks["a"] + 1000, ranks["c"] + 1000])
-    world.evictor = Evictor(world.entries, world.views, world.clock, others=[files])
+    world.evictor = Evictor(world.entries, world.views, world.clock, world.vault.slices, others=[files])
     assert await world.evictor.evict(10 + 97 + 1) == 10 + 97 + 10
     assert files.gone == [0.0, ranks["a"] + 1000]
     assert world.keys() == ["b", "c"]
