@@ -86,6 +86,10 @@ class ActivityRecorder:
         self.read_bytes = 0
         self.written_bytes = 0
 
+    def requests(self) -> int:
+        """How many requests of any kind have been served."""
+        return sum(tally.count for tally in self.tallies.values())
+
     def tally(self, name: str) -> Tally:
         """Return the tally of a kind of request."""
         return self.tallies.setdefault(name, Tally())

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from tvd.activity import ActivityRecorder
-from tvd.config import Config, MemoryConfig, MountConfig, VaultConfig
+from tvd.config import Config, MemoryConfig, MountConfig, ReclaimConfig, VaultConfig
 from tvd.control.activity_requests import ActivityRequests, watched
 from tvd.control.checking_requests import CheckingRequests
 from tvd.control.entries_requests import EntriesRequests
@@ -103,19 +103,10 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         ranking = Ranking(policy, clock, on_trouble=_policy_reporter(health))
         vault.entries.ranks.use(ranking, config.eviction.parameters)
         evictor = Evictor(vault.entries, views, clock, vault.slices, others=[filesystem.evictables])
-        reclaimer = Reclaimer(
-            room=vault.room,
-            evictor=evictor,
-            collector=vault.collector,
-            compactor=vault.compactor,
-            settings=config.reclaim,
-            clock=clock,
-            sweep=filesystem.sweep,
-            drop_deleted=vault.catalog.drop_deleted,
-            drop_copies=filesystem.drop_copies,
-        )
+        reclaimer = _reclaimer(vault, filesystem, evictor, config.reclaim)
         vault.room.make_room = reclaimer.make_room
         activity = ActivityRecorder()
+        vault.slices.requests = activity.requests
         mount = _mount(config, WatchedFilesystem(filesystem, activity), lookups)
         if mount is not None:
             filesystem.tell_of_removals(mount.name_removed)
@@ -144,6 +135,21 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             remove_socket(config.home)
             with trio.CancelScope(shield=True):
                 await filesystem.aclose()
+
+
+def _reclaimer(vault: Vault, filesystem: Filesystem, evictor: Evictor, settings: ReclaimConfig) -> Reclaimer:
+    return Reclaimer(
+        room=vault.room,
+        evictor=evictor,
+        collector=vault.collector,
+        compactor=vault.compactor,
+        settings=settings,
+        clock=vault.clock,
+        sweep=filesystem.sweep,
+        drop_deleted=vault.catalog.drop_deleted,
+        drop_copies=filesystem.drop_copies,
+        waited_for=vault.slices.waited_for,
+    )
 
 
 def _server(  # noqa: PLR0913 - what a server is made of

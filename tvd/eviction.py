@@ -18,10 +18,7 @@ import trio
 from tvd.entry_views import EntryViews
 from tvfs.clock import Clock
 from tvfs.vault.entries import EntryTable, RankedRow
-from tvfs.vault.slices import Slices
-
-SLICE_S = 0.0005
-"""How long entries are let go of before everybody else has their turn; the last one ends within 2 ms."""
+from tvfs.vault.slices import SLICE_S, Slices
 
 SLICE_CANDIDATES = 16
 """At most so many in a slice, however fast the clock says it is."""

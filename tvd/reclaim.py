@@ -7,6 +7,7 @@ yet counts as free until an epoch has passed, then it is measured.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,11 +109,12 @@ class Reclaimer:
         sweep: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
         drop_deleted: Callable[[], None] = lambda: None,
         drop_copies: Callable[[int], int] = lambda wanted_bytes: 0,
+        waited_for: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`sweep` removes what the mount does not show any more; until then it keeps its content.
 
         `drop_deleted` has rows that were removed give back their room in the catalog; `drop_copies` removes copies of
-        content, about so many bytes, and returns how many.
+        content, about so many bytes, and returns how many.  `waited_for` is entered while somebody waits for room.
         """
         self._room = room
         self._reservations = room.reservations
@@ -124,6 +126,7 @@ class Reclaimer:
         self._sweep = sweep
         self._drop_deleted = drop_deleted
         self._drop_copies = drop_copies
+        self._waited_for = waited_for
         self._expected: list[_Expected] = []
         self._turn = trio.Lock()
         self._exhausted_until_s = float("-inf")
@@ -167,8 +170,9 @@ class Reclaimer:
         if self._clock.monotonic_s() < self._exhausted_until_s:
             await trio.lowlevel.checkpoint()
             return self._reservations.free_bytes >= wanted_bytes
-        if await self._free_up(wanted_bytes, beside_bytes):
-            return True
+        with self._waited_for():
+            if await self._free_up(wanted_bytes, beside_bytes):
+                return True
         self._exhausted_until_s = self._clock.monotonic_s() + EXHAUSTED_S
         return False
 

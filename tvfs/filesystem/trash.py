@@ -6,6 +6,7 @@ is walked, name by name.  Until then its names still count as links of files tha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -97,13 +98,15 @@ class Trash:
             waiting = [ino for ino in self._thrown if ino not in in_use]
             if not waiting:
                 return len(in_use)
+            await self._slices.next()
+            began_s = time.perf_counter()
             for ino in waiting:
                 # It may have been removed by another way.
                 if not self._is_thrown(ino) or await self._sweep_tree(ino, _name(ino)):
                     self._thrown.pop(ino, None)
                 else:
                     in_use.add(ino)
-                await self._slices.next()
+                began_s = await self._slices.go_on(began_s)
 
     async def _list(self) -> None:
         self._unlisted = False

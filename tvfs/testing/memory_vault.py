@@ -36,7 +36,9 @@ def memory_vault(home: Path, catalog: MemoryCatalog, clock: ManualClock, *, capa
         superblock = Superblock(FORMAT, bytes(range(16)), "blake3", Chunking("fastcdc"), "zstd", capacity_bytes, 0)
         batch.put(Family.SYS, KEY, encode_superblock(superblock))
         catalog.write(batch)
-    return Vault(layout, catalog, _registry(), settings=OpenSettings(background_pause_s=0), clock=clock, on_damage=None)
+    return Vault(
+        layout, catalog, _registry(), settings=OpenSettings(background_pauses=False), clock=clock, on_damage=None
+    )
 
 
 @cache

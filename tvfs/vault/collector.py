@@ -25,7 +25,7 @@ from tvfs.vault.counting import CountingCatalog
 from tvfs.vault.leases import Leases
 from tvfs.vault.recount import search, search_expected
 from tvfs.vault.references import Kind, first_items, id_of, manifest_count, row_of_object
-from tvfs.vault.slices import Slices
+from tvfs.vault.slices import SLICE_S, Slices
 from tvfs.vault.unwanted import EPOCH_S
 
 _log = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ _log = logging.getLogger(__name__)
 ITEMS_A_BATCH = 256
 """References that one batch lets go of."""
 CHUNKS_A_BATCH = 64
-SLICE_S = 0.0005
-"""A step takes at most 2 ms; after this long the next one waits for its turn."""
 STEPS_A_SLICE = 64
 INTERVAL_S = 1.0
 """How often the background task looks."""
@@ -54,8 +52,6 @@ class CollectorFigures:
 class _Pass:
     """One look at everything that is unwanted."""
 
-    hurried: bool
-    """Whether somebody waits for it."""
     let_go: int = 0
     young: int = 0
     leased: int = 0
@@ -81,7 +77,7 @@ class Collector:
 
     async def collect(self) -> int:
         """Let go of everything that can go now; return how many objects that were.  Raises what the catalog raises."""
-        return await self._collect(hurried=True)
+        return await self._collect()
 
     async def run(self) -> None:
         """Collect in the background, until cancelled; what fails is logged and tried again."""
@@ -89,7 +85,7 @@ class Collector:
         while True:
             await trio.sleep(wait_s)
             try:
-                await self._collect(hurried=False)
+                await self._collect()
             except (TaskVaultError, OSError) as exc:
                 if not self.figures.failures:
                     _log.warning("unwanted content stays for now, and is looked at again: %s", exc)
@@ -99,11 +95,11 @@ class Collector:
                 self.figures.failures = 0
                 wait_s = INTERVAL_S
 
-    async def _collect(self, *, hurried: bool) -> int:
+    async def _collect(self) -> int:
         async with self._passing:
             if search_expected(self._catalog):
                 await search(self._catalog)
-            now = _Pass(hurried)
+            now = _Pass()
             await self._begin_slice(now)
             await self._let_go_newborn(now)
             await self._let_go_doomed(now)
@@ -274,5 +270,5 @@ class Collector:
         await self._begin_slice(now)
 
     async def _begin_slice(self, now: _Pass) -> None:
-        await self._slices.next(hurried=now.hurried)
+        await self._slices.next()
         now.steps, now.began_s = 0, self._clock.monotonic_s()

@@ -40,7 +40,7 @@ from tvfs.vault.references import TREE_KEY
 from tvfs.vault.reservations import Reservations
 from tvfs.vault.room import Room
 from tvfs.vault.runs import RunHistory
-from tvfs.vault.slices import PAUSE_S, Slices
+from tvfs.vault.slices import Slices
 from tvfs.vault.superblock import KEY, decode_superblock
 from tvfs.vault.suspects import SuspectPacks
 from tvfs.vault.usage import VaultUsage
@@ -55,8 +55,8 @@ class OpenSettings:
     """Chunks kept decompressed in memory."""
     store: PackedStoreSettings = field(default_factory=PackedStoreSettings)
     """Thresholds and thread limits; the vault's own length of a pack counts, whatever is set here."""
-    background_pause_s: float = PAUSE_S
-    """Before each slice of what works in the background."""
+    background_pauses: bool = True
+    """Whether what works in the background leaves the owner to others; where nobody else is, it need not."""
 
 
 class Vault:
@@ -96,7 +96,7 @@ class Vault:
 
         self.usage = VaultUsage(layout, self.packs, catalog, clock)
         self.leases = Leases()
-        self.slices = Slices(settings.background_pause_s)
+        self.slices = Slices() if settings.background_pauses else Slices(pause_s=0, idle_pause_s=0)
         """Of what works in the background."""
         self.collector = Collector(self.catalog, self.leases, clock, self.slices)
         self.reservations = Reservations(
