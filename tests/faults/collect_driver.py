@@ -16,7 +16,7 @@ from tvfs.clock import ManualClock
 from tvfs.plugin_api import PluginRegistry
 from tvfs.vault import collector
 from tvfs.vault.unwanted import EPOCH_S
-from tvfs.vault.vault import Vault, open_vault
+from tvfs.vault.vault import OpenSettings, Vault, open_vault
 
 
 async def save(vault: Vault, holder: str, files: int) -> None:
@@ -34,7 +34,9 @@ async def save_again(vault: Vault, files: int) -> None:
 async def main(home: Path, armed: str, files: int) -> None:
     collector.STEPS_A_SLICE = 1
     clock = ManualClock()
-    async with open_vault(home, PluginRegistry(), clock=clock) as vault:
+    # Without pauses the collector and whoever saves take turns step by step.
+    settings = OpenSettings(background_pauses=False)
+    async with open_vault(home, PluginRegistry(), settings=settings, clock=clock) as vault:
         await save(vault, "first", files)
         await vault.entries.remove("main", "k", who="driver")
         clock.advance(EPOCH_S)
