@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.cases import attach, build, entries, entry_table, eviction, memory, save, sequential, space
+from benchmarks.cases import attach, build, entries, entry_table, eviction, memory, save, sequential, space, tracer
 from benchmarks.pairs import Outcome
 
 CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
@@ -25,6 +25,7 @@ CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
     "entry-table": entry_table.measure,
     "space": space.measure,
     "eviction": eviction.measure,
+    "tracer": tracer.measure,
 }
 
 

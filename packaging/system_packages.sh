@@ -6,7 +6,8 @@ set -eu
 # Building pyfuse3, which ships as source:     gcc libc6-dev pkg-config libfuse3-dev python3-dev
 # Making a virtual environment:                python3 python3-venv
 # Mounting without being root (fusermount3):   fuse3
-# Used by tests and benchmarks:                attr restic strace zstd; systemd for systemd-analyze
+# Tracing where our tracer was not compiled:   strace
+# Used by tests and benchmarks:                attr restic zstd; systemd for systemd-analyze
 wanted="attr fuse3 gcc libc6-dev libfuse3-dev pkg-config python3 python3-dev python3-venv restic strace systemd zstd"
 
 missing=""

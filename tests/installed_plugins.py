@@ -51,18 +51,28 @@ GOOD = dedent("""
         def spare(self, entry, aging, /):
             return None
 
+    class Tracer:
+        def __init__(self, name="watcher"):
+            self.name = name
+        def trouble(self):
+            return "it never works"
+        def start(self, command, /):
+            raise OSError(self.trouble())
+
     def make_hash(parameters, /): return Hash()
     def make_codec(parameters, /): return Codec()
     def make_chunker(parameters, /): return Chunker(**parameters)
     def make_policy(parameters, /): return Policy()
+    def make_tracer(parameters, /): return Tracer()
 """)
-"""Four plugins that keep their contracts; a test adds lines that break them."""
+"""Five plugins that keep their contracts; a test adds lines that break them."""
 
 ENTRY_POINTS = {
     "hash": {"blake2": "make_hash"},
     "compression": {"deflate": "make_codec"},
     "chunking": {"lines": "make_chunker"},
     "eviction": {"fifo": "make_policy"},
+    "tracer": {"watcher": "make_tracer"},
 }
 
 

@@ -1,7 +1,7 @@
 """The contracts that plugins implement, one screen each; the only part of TaskVault that a plugin imports.
 
 A plugin is a factory registered under an entry-point group (`taskvault.hash`, `taskvault.compression`,
-`taskvault.chunking`, `taskvault.eviction`).  The factory receives the parameters that the vault's
+`taskvault.chunking`, `taskvault.eviction`, `taskvault.tracer`).  The factory receives the parameters that the vault's
 configuration or superblock gives it, and returns the plugin.  docs/guide/plugins.md is the author's guide.
 
 Versions: each contract has an `API_VERSION`.  A plugin may declare the one it was written for as `api_version`, on its
@@ -24,6 +24,16 @@ from tvfs.plugin_api.registry import (
     PluginRegistry,
     PluginUnknown,
 )
+from tvfs.plugin_api.tracer import (
+    Event,
+    Observation,
+    Process,
+    TracedCommand,
+    TracedProcess,
+    Tracer,
+    TracerFactory,
+    Use,
+)
 
 __all__ = [
     "BatchCodec",
@@ -33,11 +43,13 @@ __all__ = [
     "CodecFactory",
     "CodecFailed",
     "EntryFacts",
+    "Event",
     "EvictionPolicy",
     "EvictionPolicyFactory",
     "HashFunction",
     "HashFunctionFactory",
     "Hasher",
+    "Observation",
     "PluginAmbiguous",
     "PluginBroken",
     "PluginHung",
@@ -45,4 +57,10 @@ __all__ = [
     "PluginMisbehaved",
     "PluginRegistry",
     "PluginUnknown",
+    "Process",
+    "TracedCommand",
+    "TracedProcess",
+    "Tracer",
+    "TracerFactory",
+    "Use",
 ]

@@ -18,6 +18,7 @@ from tvfs.plugin_api.compression import BatchCodec, Codec, CodecFailed
 from tvfs.plugin_api.deadline import CallOverdue, DeadlineCaller
 from tvfs.plugin_api.eviction import EntryFacts, EvictionPolicy
 from tvfs.plugin_api.hash import Hasher, HashFunction
+from tvfs.plugin_api.tracer import Tracer
 
 HASH_BYTES = 32
 MAX_CHUNK_BYTES = 16 << 20
@@ -162,6 +163,13 @@ def guard_eviction(plugin: Any, boundary: Boundary) -> EvictionPolicy:
         boundary.refuse("rank() did not return a finite number")
     checked: EvictionPolicy = plugin
     return checked if boundary.caller is None else guarded
+
+
+def guard_tracer(plugin: Any, boundary: Boundary) -> Tracer:
+    """Return a tracer that was looked over; raise `PluginMisbehaved`.  What it observes can only be believed."""
+    _check_members(plugin, boundary, methods=("trouble", "start"))
+    checked: Tracer = plugin
+    return checked
 
 
 _PROBE_ENTRY = EntryFacts(

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from tvfs.errors import TaskVaultError
-from tvfs.plugin_api import chunking, compression, eviction
+from tvfs.plugin_api import chunking, compression, eviction, tracer
 from tvfs.plugin_api import hash as hash_contract
 from tvfs.plugin_api.chunking import Chunker
 from tvfs.plugin_api.compression import Codec, CodecFailed
@@ -26,12 +26,14 @@ from tvfs.plugin_api.guard import (
     guard_codec,
     guard_eviction,
     guard_hash,
+    guard_tracer,
     said,
     shown,
     text_of,
 )
 from tvfs.plugin_api.hash import HashFunction
 from tvfs.plugin_api.prints import prints_go_to_stderr
+from tvfs.plugin_api.tracer import Tracer
 
 BUILT_IN = "taskvault"
 """The distribution whose plugins are ours."""
@@ -58,6 +60,7 @@ CONTRACTS: dict[str, Contract] = {
     "compression": Contract(compression.API_VERSION, guard_codec),
     "chunking": Contract(chunking.API_VERSION, guard_chunker),
     "eviction": Contract(eviction.API_VERSION, guard_eviction, deadline_s=EVICTION_DEADLINE_S),
+    "tracer": Contract(tracer.API_VERSION, guard_tracer),
 }
 """By kind; the entry-point group of a kind is `taskvault.<kind>`."""
 
@@ -153,6 +156,11 @@ class PluginRegistry:
     def eviction(self, name: str, parameters: Parameters | None = None) -> EvictionPolicy:
         """Return an eviction policy; raise `PluginUnknown`, `PluginAmbiguous` or `PluginBroken`."""
         made: EvictionPolicy = self.make("eviction", name, parameters)
+        return made
+
+    def tracer(self, name: str, parameters: Parameters | None = None) -> Tracer:
+        """Return a tracer; raise `PluginUnknown`, `PluginAmbiguous` or `PluginBroken`."""
+        made: Tracer = self.make("tracer", name, parameters)
         return made
 
     def codecs(self, likely: Iterable[str] = ()) -> Mapping[int, Codec]:

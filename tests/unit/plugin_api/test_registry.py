@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.installed_plugins import install
+from tests.installed_plugins import ENTRY_POINTS, install
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import PluginAmbiguous, PluginBroken, PluginIncompatible, PluginRegistry, PluginUnknown
 from tvfs.plugin_api.registry import KINDS
@@ -90,47 +90,56 @@ BROKEN = {
     "does not import": ("raise RuntimeError('no library here')", "no library here"),
     "imports what is not there": ("import no_such_library", "no_such_library"),
     "ends the process": ("raise SystemExit(3)", "SystemExit"),
-    "is not there": ("del make_hash, make_codec, make_chunker, make_policy", "AttributeError"),
-    "is not callable": ("make_hash = make_codec = make_chunker = make_policy = 7", "not callable"),
+    "is not there": ("del make_hash, make_codec, make_chunker, make_policy, make_tracer", "AttributeError"),
+    "is not callable": ("make_hash = make_codec = make_chunker = make_policy = make_tracer = 7", "not callable"),
     "raises": (
-        "def make_hash(p): raise OSError('no file')\nmake_codec = make_chunker = make_policy = make_hash",
+        "def make_hash(p): raise OSError('no file')\nmake_codec = make_chunker = make_policy = make_tracer = make_hash",
         "no file",
     ),
-    "takes nothing": ("def make_hash(): pass\nmake_codec = make_chunker = make_policy = make_hash", "TypeError"),
-    "returns nothing": ("def make_hash(p): pass\nmake_codec = make_chunker = make_policy = make_hash", "no method"),
+    "takes nothing": (
+        "def make_hash(): pass\nmake_codec = make_chunker = make_policy = make_tracer = make_hash",
+        "TypeError",
+    ),
+    "returns nothing": (
+        "def make_hash(p): pass\nmake_codec = make_chunker = make_policy = make_tracer = make_hash",
+        "no method",
+    ),
     "has another name": (
         "def make_hash(p): return Hash('x')\ndef make_codec(p): return Codec('x')\n"
-        "def make_chunker(p): return Chunker('x')\ndef make_policy(p): return Policy('x')",
+        "def make_chunker(p): return Chunker('x')\ndef make_policy(p): return Policy('x')\n"
+        "def make_tracer(p): return Tracer('x')",
         "its name is 'x'",
     ),
     "raises what cannot say what it is": (
         "class Mute(Exception):\n    def __str__(self): raise RuntimeError\n"
-        "def make_hash(p): raise Mute\nmake_codec = make_chunker = make_policy = make_hash",
+        "def make_hash(p): raise Mute\nmake_codec = make_chunker = make_policy = make_tracer = make_hash",
         "Mute",
     ),
     "refuses its parameters without a word": (
         "class Mute(ValueError):\n    def __str__(self): raise RuntimeError\n"
-        "def make_hash(p): raise Mute\nmake_codec = make_chunker = make_policy = make_hash",
+        "def make_hash(p): raise Mute\nmake_codec = make_chunker = make_policy = make_tracer = make_hash",
         "refuses its parameters",
     ),
     "raises what codecs raise": (
-        "def make_hash(p): raise CodecFailed('odd')\nmake_codec = make_chunker = make_policy = make_hash",
+        "def make_hash(p): raise CodecFailed('odd')\nmake_codec = make_chunker = make_policy = make_tracer = make_hash",
         "odd",
     ),
     "raises an error of ours": (
         "from tvfs.errors import TaskVaultError\n"
         "def make_hash(p): raise TaskVaultError('The vault is full; give it room.')\n"
-        "make_codec = make_chunker = make_policy = make_hash",
+        "make_codec = make_chunker = make_policy = make_tracer = make_hash",
         "it raised TaskVaultError",
     ),
     "has a name that cannot be compared": (
         "class Odd:\n    def __ne__(self, other): raise RuntimeError\n    __repr__ = __ne__\n"
         "def make_hash(p): return Hash(Odd())\ndef make_codec(p): return Codec(Odd())\n"
-        "def make_chunker(p): return Chunker(Odd())\ndef make_policy(p): return Policy(Odd())",
+        "def make_chunker(p): return Chunker(Odd())\ndef make_policy(p): return Policy(Odd())\n"
+        "def make_tracer(p): return Tracer(Odd())",
         "its name is some Odd",
     ),
     "refuses its parameters": (
-        "def make_hash(p): raise ValueError('too many cooks.')\nmake_codec = make_chunker = make_policy = make_hash",
+        "def make_hash(p): raise ValueError('too many cooks.')\n"
+        "make_codec = make_chunker = make_policy = make_tracer = make_hash",
         r"refuses its parameters \(too many cooks\)",
     ),
 }
@@ -143,7 +152,7 @@ def test_a_broken_plugin_is_named_with_its_distribution_and_reason(
 ) -> None:
     install(site, source=source)
     registry = PluginRegistry()
-    name = {"hash": "blake2", "compression": "deflate", "chunking": "lines", "eviction": "fifo"}[kind]
+    name = next(iter(ENTRY_POINTS[kind]))
     with pytest.raises(PluginBroken, match=said) as caught:
         registry.make(kind, name)
     assert f"The {kind} plugin {name!r} of tv-example 1.2 does not work" in str(caught.value)
@@ -183,7 +192,7 @@ def test_what_breaks_its_contract_at_once_is_refused_when_it_is_made(
     site: Path, kind: str, source: str, said: str
 ) -> None:
     install(site, source=source)
-    name = {"hash": "blake2", "compression": "deflate", "chunking": "lines", "eviction": "fifo"}[kind]
+    name = next(iter(ENTRY_POINTS[kind]))
     with pytest.raises(PluginBroken, match=said):
         PluginRegistry().make(kind, name)
 

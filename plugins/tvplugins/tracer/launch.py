@@ -1,0 +1,28 @@
+"""Finding the program of a command, before a tracer stands between it and whoever asked."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from tvfs.plugin_api.tracer import TracedCommand
+
+
+def find_program(command: TracedCommand) -> str:
+    """Return the path of the program, as `execvp` would find it; raise `OSError` as `subprocess.Popen` does."""
+    if not os.path.isdir(command.directory):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command.directory)
+    name = command.arguments[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        folders = command.environment.get("PATH", os.defpath).split(os.pathsep)
+        candidates = [os.path.join(folder or ".", name) for folder in folders]
+    trouble = errno.ENOENT
+    for candidate in candidates:
+        path = os.path.join(command.directory, candidate)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return candidate
+        if name and os.path.exists(path):
+            trouble = errno.EACCES
+    raise OSError(trouble, os.strerror(trouble), name)

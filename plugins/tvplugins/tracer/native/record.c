@@ -1,0 +1,120 @@
+/* Appends the tracer's entries to the record. */
+#define _GNU_SOURCE
+#include "record.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define UNREADABLE 0xffff
+
+static struct shared *shared;
+static int done = -1;
+
+void strings_clear(struct strings *strings)
+{
+    strings->bytes = 0;
+    strings->count = 0;
+}
+
+void strings_add(struct strings *strings, const char *text, int length)
+{
+    uint16_t size = length < 0 ? UNREADABLE : (uint16_t)length;
+    size_t bytes = length < 0 ? 0 : (size_t)length;
+    if (strings->bytes + sizeof size + bytes > strings->room) {
+        strings->room = 2 * (strings->room + sizeof size + bytes);
+        strings->at = realloc(strings->at, strings->room);
+        if (!strings->at)
+            _exit(1); /* what is traced ends with us, and the record has no end */
+    }
+    memcpy(strings->at + strings->bytes, &size, sizeof size);
+    if (bytes)
+        memcpy(strings->at + strings->bytes + sizeof size, text, bytes);
+    strings->bytes += sizeof size + bytes;
+    strings->count++;
+}
+
+const char *strings_get(const struct strings *strings, unsigned number, int *length)
+{
+    uint16_t size;
+    size_t at = 0;
+    for (unsigned passed = 0; passed < strings->count; passed++) {
+        memcpy(&size, strings->at + at, sizeof size);
+        at += sizeof size;
+        if (passed == number) {
+            *length = size == UNREADABLE ? -1 : size;
+            return strings->at + at;
+        }
+        at += size == UNREADABLE ? 0 : size;
+    }
+    *length = -1;
+    return "";
+}
+
+void strings_free(struct strings *strings)
+{
+    free(strings->at);
+}
+
+struct shared *record_open(int record, int done_fd)
+{
+    done = done_fd;
+    if (ftruncate(record, RECORD_BYTES))
+        return NULL;
+    void *mapped = mmap(NULL, RECORD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, record, 0);
+    if (mapped == MAP_FAILED)
+        return NULL;
+    shared = mapped;
+    atomic_store(&shared->end, FIRST_ENTRY);
+    return shared;
+}
+
+static char *put(char *at, const char *text, int length)
+{
+    uint16_t size = length < 0 ? UNREADABLE : (uint16_t)length;
+    memcpy(at, &size, sizeof size);
+    if (length > 0)
+        memcpy(at + sizeof size, text, (size_t)length);
+    return at + sizeof size + (length < 0 ? 0 : length);
+}
+
+void record_call(pid_t tid, int kind, long long result, uint64_t flags, const char *outcome, int length,
+                 const struct strings *strings)
+{
+    struct timespec now;
+    if (!shared)
+        return;
+    size_t bytes = sizeof(struct head) + sizeof(uint16_t) + (length < 0 ? 0 : (size_t)length) + strings->bytes;
+    bytes = (bytes + 7) & ~(size_t)7;
+    uint64_t at = atomic_fetch_add(&shared->end, bytes);
+    if (at + bytes > RECORD_BYTES)
+        return; /* full: the reader sees that by `end` */
+    struct head *head = (struct head *)((char *)shared + at);
+    clock_gettime(CLOCK_REALTIME, &now);
+    head->kind = (uint16_t)kind;
+    head->strings = (uint16_t)(1 + strings->count);
+    head->tid = tid;
+    head->at_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    head->result = result;
+    head->flags = flags;
+    char *next = put((char *)(head + 1), outcome, length);
+    if (strings->bytes)
+        memcpy(next, strings->at, strings->bytes);
+    atomic_store_explicit(&head->length, (uint32_t)bytes, memory_order_release);
+}
+
+void record_trouble(const char *reason)
+{
+    record_call(0, TROUBLE, 0, 0, reason, (int)strlen(reason), &(struct strings){0});
+}
+
+/* The library finds the record full from now on, and makes no calls itself any more. */
+void record_close(void)
+{
+    shared->final = atomic_exchange(&shared->end, RECORD_BYTES);
+    munmap(shared, RECORD_BYTES);
+    shared = NULL;
+    close(done);
+}

@@ -1,0 +1,116 @@
+"""Reads the record that the native tracer writes; native/shared.h describes it."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address
+
+from tvplugins.tracer.calls import AT_EMPTY_PATH, SIGNATURES, Call, Clone, Exec, Exit, Place, Raw, Trouble
+
+_HEAD = struct.Struct("=IHHiIQqQ")
+_ENDS = struct.Struct("=QQ")
+_FIRST_ENTRY = 65536
+_ALIGNED = 8
+_CLONED, _EXECUTED, _ENDED, _TROUBLE, _END, _UNKNOWN = range(1001, 1007)
+_UNREADABLE = 0xFFFF
+_NO_PATH_MEANS_DESCRIPTOR = frozenset({"utimensat", "futimesat"})
+
+
+def read_record(record: bytes | mmap.mmap, names: Mapping[int, str]) -> Iterator[Raw]:
+    """Yield the events; `names` are those of the numbers of system calls.  What is damaged or missing: a `Trouble`."""
+    last, final = _ENDS.unpack_from(record) if len(record) >= _FIRST_ENTRY else (0, 0)
+    last = final or last
+    if last > len(record):
+        yield Trouble("more happened than the tracer's record has room for")
+        last = 0
+    position, ended = _FIRST_ENTRY, False
+    while position + _HEAD.size <= last and not ended:
+        length, kind, count, tid, _, at_ns, result, flags = _HEAD.unpack_from(record, position)
+        end = position + length
+        if length < _HEAD.size or end > last:
+            break
+        strings = _strings(record, position + _HEAD.size, end, count)
+        position = end
+        if kind in names:
+            yield _call(names[kind], tid, at_ns, result, flags, strings)
+        elif kind == _CLONED:
+            yield Clone(tid, at_ns, result, flags)
+        elif kind == _ENDED:
+            yield Exit(tid, at_ns, result)
+        elif kind == _EXECUTED:
+            yield _exec(tid, at_ns, result, flags, strings)
+        elif kind == _UNKNOWN:
+            yield Call(tid, at_ns, f"number {flags}", result)
+        elif kind == _TROUBLE:
+            yield Trouble(_text(strings[0]))
+        elif kind == _END:
+            ended = True
+        else:
+            yield Trouble("the tracer wrote something that is not understood")
+    if not ended:
+        yield Trouble("the tracer ended before the command did, or while something was still running")
+
+
+def _strings(record: bytes | mmap.mmap, at: int, end: int, count: int) -> list[bytes | None]:
+    strings: list[bytes | None] = []
+    for _ in range(count):
+        length = int.from_bytes(record[at : at + 2], "little")
+        at += 2
+        if length == _UNREADABLE:
+            strings.append(None)
+            continue
+        strings.append(record[at : at + length])
+        at += length
+    if not at <= end < at + _ALIGNED:
+        return [None] * count
+    return strings
+
+
+def _call(name: str, tid: int, at_ns: int, result: int, flags: int, strings: list[bytes | None]) -> Raw:
+    signature = SIGNATURES.get(name)
+    if signature is None:
+        return Call(tid, at_ns, name, result)
+    outcome = strings[0]
+    if signature.address is not None:
+        return Call(tid, at_ns, name, result, outcome=_address(outcome))
+    places = tuple(
+        Place(None if path is None else _text(path), _text(base))
+        for path, base in zip(strings[1::2], strings[2::2], strict=True)
+    )
+    flags |= signature.implied
+    if name in _NO_PATH_MEANS_DESCRIPTOR and places[0].path == "":
+        flags |= AT_EMPTY_PATH
+    return Call(tid, at_ns, name, result, flags, places, _text(outcome))
+
+
+def _exec(tid: int, at_ns: int, former: int, flags: int, strings: list[bytes | None]) -> Raw:
+    if len(strings) != 4:
+        return Trouble("a program was executed without a call that was seen")
+    program, path, base, header = strings
+    place = Place(None if path is None else _text(path), _text(base))
+    return Exec(tid, at_ns, former, place, flags, _text(program), header or b"")
+
+
+def _text(raw: bytes | None) -> str:
+    return "" if raw is None else raw.decode("utf-8", "surrogateescape")
+
+
+def _address(raw: bytes | None) -> str:
+    if raw is None:
+        return "other unreadable"
+    family = int.from_bytes(raw[:2], "little")
+    if family == 0:
+        return ""
+    if family == 1:
+        path = raw[2:]
+        # A name without a file begins with a zero byte and has its length; a path ends at one.
+        named = path and path[0]
+        return f"local {_text(path.partition(bytes(1))[0])}" if named else f"local @{_text(path[1:])}"
+    port = int.from_bytes(raw[2:4], "big")
+    if family == 2 and len(raw) >= 8:
+        return f"internet {IPv4Address(raw[4:8])}:{port}"
+    if family == 10 and len(raw) >= 24:
+        return f"internet [{IPv6Address(raw[8:24])}]:{port}"
+    return f"other {family}"

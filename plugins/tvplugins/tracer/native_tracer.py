@@ -1,0 +1,140 @@
+"""Tracing with our own program, which is compiled when the package is built or installed for development."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import select
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from tvfs.plugin_api.tracer import Observation, TracedCommand
+from tvplugins.parameters import read_numbers
+from tvplugins.tracer.fold import observe
+from tvplugins.tracer.launch import find_program
+from tvplugins.tracer.links import RealDisk
+from tvplugins.tracer.native_record import read_record
+
+PROGRAM = Path(__file__).with_name("native") / "taskvault-trace"
+LIBRARY = PROGRAM.with_name("taskvault-inside.so")
+LINGER_S = 0.5
+"""How long after its command's end the record may still grow; a process that then runs was left behind."""
+
+
+class NativeTracer:
+    """Its program becomes the command; what traces is a grandchild of it."""
+
+    def __init__(self, program: Path = PROGRAM, library: Path | None = LIBRARY) -> None:
+        """Without a library nothing is loaded into traced programs, and every call that counts is stopped."""
+        self._program = program
+        self._library = library if library is not None and library.exists() else None
+        self._trouble: str | None = None
+        self._names: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The entry-point name."""
+        return "native"
+
+    def trouble(self) -> str:
+        """Say why it cannot serve; empty if it can."""
+        with self._lock:
+            if self._trouble is None:
+                self._trouble = self._try()
+            return self._trouble
+
+    def start(self, command: TracedCommand, /) -> NativeProcess:
+        """Start the command; raise `OSError`."""
+        if self.trouble():
+            raise OSError(errno.ENOSYS, self.trouble(), str(self._program))
+        return NativeProcess([str(self._program), str(self._library or "")], command, self._names)
+
+    def _try(self) -> str:
+        if not os.access(self._program, os.X_OK):
+            return "its program was not compiled; install gcc, then reinstall taskvault from source"
+        try:
+            listed = subprocess.run([self._program, "--calls"], capture_output=True, text=True, check=True).stdout
+            self._names = {int(line.split()[0]): line.split()[1] for line in listed.splitlines()}
+            nothing = TracedCommand(["true"], "/", {"PATH": os.defpath})
+            tried = NativeProcess([str(self._program), ""], nothing, self._names)
+            if tried.wait() or tried.observe().incomplete:
+                return "it could not trace the program true"
+        except (OSError, subprocess.CalledProcessError) as exc:
+            return f"it cannot trace here ({exc})"
+        return ""
+
+
+class NativeProcess:
+    """A command under the native tracer."""
+
+    def __init__(self, tracer: list[str], command: TracedCommand, names: Mapping[int, str]) -> None:
+        found = find_program(command)
+        self._names = names
+        self._directory = os.path.realpath(command.directory)
+        self._record: IO[bytes] = os.fdopen(os.memfd_create("taskvault-trace"), "rb")
+        self._done, done = os.pipe()
+        trouble_reader, trouble = os.pipe()
+        passed = (self._record.fileno(), done, trouble)
+        try:
+            self._process = subprocess.Popen(
+                [tracer[0], *map(str, passed), tracer[1], found, *command.arguments],
+                cwd=command.directory,
+                env=dict(command.environment),
+                stdin=command.stdin,
+                stdout=command.stdout,
+                stderr=command.stderr,
+                pass_fds=passed,
+            )
+            os.close(trouble)
+            trouble = -1
+            self._check_started(os.read(trouble_reader, 4), found)
+        except BaseException:
+            self._record.close()
+            os.close(self._done)
+            raise
+        finally:
+            os.close(done)
+            os.close(trouble_reader)
+            if trouble >= 0:
+                os.close(trouble)
+
+    def _check_started(self, answer: bytes, program: str) -> None:
+        if answer:
+            self._process.wait()
+            number = int.from_bytes(answer, "little")
+            raise OSError(number, os.strerror(number), program)
+
+    @property
+    def pid(self) -> int:
+        """The command's own."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return what `wait` would, or None."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """Return the exit status when the command has ended."""
+        return self._process.wait()
+
+    def observe(self) -> Observation:
+        """Wait, then return what was observed."""
+        self.wait()
+        deadline_s = time.monotonic() + LINGER_S
+        select.select([self._done], [], [], max(0.0, deadline_s - time.monotonic()))
+        os.close(self._done)
+        with self._record as record, mmap.mmap(record.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            events = list(read_record(mapped, self._names))
+        return observe(events, command=self.pid, directory=self._directory, disk=RealDisk())
+
+
+def make(parameters: Mapping[str, int | str], /) -> NativeTracer:
+    """Return the tracer; it has no parameters, and any raises `ValueError`."""
+    read_numbers("native", parameters, {})
+    return NativeTracer()

@@ -1,0 +1,119 @@
+"""Both tracers keep the contract, and see the same: of small programs, and of real builds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tvplugins.tracer import native_tracer, strace
+
+from taskvault.demo import BUILD, Demo, fetched_source
+from tvfs.plugin_api import Observation, TracedCommand, Tracer, Use
+from tvfs.testing.hash_contract import refuses_unknown_parameters
+from tvfs.testing.tracer_contract import ESCAPES, TracerContract, prepare, watch
+from tvfs.testing.tracer_programs import SOURCES
+
+RUST = 'fn main() { let _ = std::fs::read("file").unwrap(); assert!(std::fs::metadata("none").is_err()); }'
+
+
+class TestStrace(TracerContract):
+    def make_tracer(self) -> Tracer:
+        return strace.make({})
+
+
+class TestNative(TracerContract):
+    def make_tracer(self) -> Tracer:
+        return native_tracer.make({})
+
+
+class TestNativeWithoutLibrary(TracerContract):
+    """What it sees does not depend on what it loads into programs."""
+
+    def make_tracer(self) -> Tracer:
+        return native_tracer.NativeTracer(library=None)
+
+
+def test_unknown_parameters_are_refused_by_name() -> None:
+    refuses_unknown_parameters(strace.make)
+    refuses_unknown_parameters(native_tracer.make)
+
+
+def test_a_tracer_that_was_not_compiled_says_what_to_do(tmp_path: Path) -> None:
+    tracer = native_tracer.NativeTracer(program=tmp_path / "nothing")
+    assert "gcc" in tracer.trouble()
+    with pytest.raises(OSError, match="gcc"):
+        tracer.start(TracedCommand(["true"], "/", {}))
+
+
+def told(seen: Observation) -> set[tuple[str, str, str, str]]:
+    """What happened, with the program that did it in place of numbers that differ from run to run."""
+    programs = {process.pid: process.programs[-1] if process.programs else "" for process in seen.processes}
+    return {(event.use, event.path, event.detail, programs[event.process]) for event in seen.events}
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - set(ESCAPES) - {"many"}))
+def test_both_see_the_same_of_a_small_program(tmp_path: Path, name: str, static: bool) -> None:
+    seen = []
+    for tracer in (strace.make({}), native_tracer.make({})):
+        place = tmp_path / "place"
+        place.mkdir()
+        prepare(place, name, static=static)
+        seen.append(watch(tracer, [f"./{name}"], place))
+        shutil.rmtree(place)
+    (first, referee), (second, native) = seen
+    assert first == second
+    assert told(referee) == told(native)
+    assert native.incomplete == () or referee.incomplete != ()
+
+
+@pytest.fixture(scope="module")
+def rust_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    if shutil.which("rustc") is None:
+        pytest.skip("needs rustc")
+    folder = tmp_path_factory.mktemp("rust")
+    (folder / "reads.rs").write_text(RUST)
+    subprocess.run(["rustc", "-o", "reads", "reads.rs"], cwd=folder, check=True)
+    return folder / "reads"
+
+
+def test_both_see_the_same_of_a_rust_program(tmp_path: Path, rust_program: Path) -> None:
+    prepare(tmp_path)
+    (first, referee), (second, native) = (
+        watch(tracer, [str(rust_program)], tmp_path) for tracer in (strace.make({}), native_tracer.make({}))
+    )
+    assert (first, second, referee.incomplete, native.incomplete) == (0, 0, (), ())
+    assert told(referee) == told(native)
+    assert str(tmp_path / "file") in native.paths(Use.READ)
+
+
+@pytest.fixture(scope="module")
+def lua() -> Path:
+    """The source that the demonstration builds, kept between test runs."""
+    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "taskvault-tests"
+    place.mkdir(parents=True, exist_ok=True)
+    return fetched_source(Demo(place))
+
+
+def test_both_see_the_same_of_a_real_build(tmp_path: Path, lua: Path) -> None:
+    build = [argument.replace("-j2", "-j1") for argument in BUILD]
+    seen = []
+    for tracer in (strace.make({}), native_tracer.make({})):
+        place = tmp_path / "lua"
+        shutil.copytree(lua, place)
+        seen.append(watch(tracer, build, place))
+        shutil.rmtree(place)
+    (first, referee), (second, native) = seen
+    assert (first, second, referee.incomplete, native.incomplete) == (0, 0, (), ())
+    assert with_same_temporary_names(referee) == with_same_temporary_names(native)
+    assert len(native.events) > 5000
+
+
+def with_same_temporary_names(seen: Observation) -> set[tuple[str, ...]]:
+    """Compilers and archivers make up new names each time."""
+    return {tuple(re.sub(r"/(cc|st)[A-Za-z0-9]{6}(?=$|[./])", r"/\1", word) for word in fact) for fact in told(seen)}

@@ -1,0 +1,117 @@
+"""What the tracers write is understood, or makes the observation incomplete."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import subprocess
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tvplugins.tracer.calls import FORBIDDEN, SIGNATURES, Call, Clone, Exec, Exit, Place, Raw, Trouble
+from tvplugins.tracer.native_record import read_record
+from tvplugins.tracer.native_tracer import PROGRAM
+from tvplugins.tracer.programs import HeaderUnclear, interpreter_of
+from tvplugins.tracer.strace_output import StraceOutput
+
+paths = st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw)
+
+
+def quoted(raw: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def parse(*lines: str) -> list[Raw]:
+    output = StraceOutput(7)
+    events = list(output.feed("".join(f"7  1700000000.000001 {line}\n" for line in lines)))
+    return events + list(output.finish())
+
+
+@given(path=paths, base=paths)
+def test_any_name_comes_through_strace(path: bytes, base: bytes) -> None:
+    (event,) = parse(f'openat(3</{quoted(base)}>, "{quoted(path)}", 0x80000) = -1 ENOENT (No such file or directory)')
+    place = Place(text(path), "")
+    assert isinstance(event, Trouble)  # a descriptor's path is all hexadecimal
+    (event,) = parse(f'openat(3<{quoted(base)}>, "{quoted(path)}", 0x80000) = -1 ENOENT (No such file or directory)')
+    assert event == Call(7, 1700000000000001000, "openat", -errno.ENOENT, 0x80000, (Place(place.path, text(base)),))
+
+
+def test_calls_that_others_interrupt_are_put_together() -> None:
+    output = StraceOutput(7)
+    lines = [
+        '7  1.000001 unlink("\\x61" <unfinished ...>',
+        "8  1.000002 +++ exited with 3 +++",
+        "7  1.000003 <... unlink resumed>) = 0",
+        "7  1.000004 --- SIGCHLD {si_signo=17, si_code=1} ---",
+        "7  1.000005 +++ killed by SIGRT_1 +++",
+    ]
+    events = list(output.feed("\n".join(lines) + "\n"))
+    assert events == [
+        Exit(8, 1_000_002_000, 3),
+        Call(7, 1_000_003_000, "unlink", 0, 0, (Place("a"),)),
+        Exit(7, 1_000_005_000, -33),
+    ]
+    assert output.alive == set()
+
+
+def test_a_thread_that_executes_takes_its_process_over() -> None:
+    output = StraceOutput(7)
+    lines = [
+        '8  1.000001 execve("\\x61", [...], 0x7f /* 3 vars */ <pid changed to 7 ...>',
+        "7  1.000002 +++ superseded by execve in pid 8 +++",
+        "7  1.000003 <... execve resumed>) = -1 (errno 18446744073709551595)",
+    ]
+    assert list(output.feed("\n".join(lines) + "\n")) == [Exec(7, 1_000_003_000, 8, Place("a"))]
+
+
+def test_addresses_flags_and_clones_are_read() -> None:
+    (talked,) = parse('connect(3, {sa_family=0x2, sin_port="\\x00\\x09", sin_addr="\\x7f\\x00\\x00\\x01"}, 16) = 0')
+    assert talked == Call(7, 1700000000000001000, "connect", 0, outcome="internet 127.0.0.1:9")
+    (clone,) = parse("clone(child_stack=NULL, flags=0x1200000|17, child_tidptr=0x7f) = 9")
+    assert isinstance(clone, Clone)
+    assert (clone.child, clone.flags) == (9, 0x1200000)
+    (looked,) = parse('statx(-100<\\x2f>, "\\x2e", |0x900, 0x102, {stx_mask=0x1, ...}) = 0')
+    assert isinstance(looked, Call)
+    assert looked.flags == 0x900
+
+
+@given(st.text(alphabet="abc(){}[]<>=, \"'\\x0+-?.", max_size=60))
+def test_no_line_is_passed_over(line: str) -> None:
+    assert parse(line) != []
+
+
+@given(cut=st.integers(0, 200), name=st.sampled_from(sorted(SIGNATURES)), garbage=st.binary(max_size=200), path=paths)
+def test_a_damaged_native_record_is_declared_and_never_raises(cut: int, name: str, garbage: bytes, path: bytes) -> None:
+    strings = b"".join(struct.pack("<H", len(raw)) + raw for raw in (b"", path, b""))
+    padding = -(40 + len(strings)) % 8
+    entry = struct.pack("=IHHiIQqQ", 40 + len(strings) + padding, 1, 3, 7, 0, 5, 0, 0) + strings + bytes(padding)
+    body = (entry + garbage)[:cut]
+    record = (struct.pack("=QQ", 65536 + len(body), 0)).ljust(65536, b"\0") + body
+    events = list(read_record(record, {1: name}))
+    assert isinstance(events[-1], Trouble)
+
+
+def test_the_native_program_and_the_fold_agree_on_every_call() -> None:
+    listed = subprocess.run([PROGRAM, "--calls"], capture_output=True, text=True, check=True).stdout
+    theirs = {fields[1]: fields[2:] for fields in (line.split() for line in listed.splitlines())}
+    ours = {}
+    for name, signature in SIGNATURES.items():
+        at = [-1 if number is None else number for place in signature.at for number in place]
+        at += [-1] * (4 - len(at))
+        rest = [-1 if number is None else number for number in (signature.flags, signature.address)]
+        ours[name] = [str(number) for number in (*at, *rest, 0)]
+    ours |= {name: ["-1"] * 6 + ["1"] for name in FORBIDDEN}
+    assert theirs == ours
+
+
+@given(st.binary(max_size=300))
+def test_no_header_of_a_program_raises_anything_else(header: bytes) -> None:
+    for beginning in (b"", b"#!", b"\x7fELF\x02", b"\x7fELF\x01"):
+        try:
+            interpreter_of(beginning + header)
+        except HeaderUnclear:
+            continue

@@ -1,0 +1,177 @@
+"""Small programs that the tracers' suite compiles: each does one thing that a tracer might miss."""
+
+from __future__ import annotations
+
+REFUSED = 7
+"""The exit status of those that were not allowed to do it here."""
+
+_HEAD = r"""
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <netinet/in.h>
+#include <arpa/inet.h>
+#include <unistd.h>
+extern char **environ;
+static int reads(const char *path) {
+    char buffer[64];
+    int file = open(path, O_RDONLY);
+    return file < 0 || read(file, buffer, sizeof buffer) < 0 || close(file);
+}
+static int waits(pid_t child) {
+    int status = 1;
+    return child < 0 || waitpid(child, &status, __WALL) != child || status;
+}
+int main(int argc, char **argv) { (void)argc; (void)argv; (void)reads; (void)waits;
+"""
+
+_BODIES = {
+    "open_read": 'return reads("file");',
+    "read_and_map": r"""
+        int file = openat(AT_FDCWD, "file", O_RDONLY);
+        char *mapped = mmap(NULL, 4, PROT_READ, MAP_PRIVATE, file, 0);
+        FILE *stream = fopen("other", "r");
+        return mapped == MAP_FAILED || mapped[0] == 1 || !stream;""",
+    "relative_to_descriptor": r"""
+        int above = open("folder", O_RDONLY | O_DIRECTORY), copy = dup(above);
+        close(above);
+        int file = openat(copy, "inner", O_RDONLY);
+        struct stat status;
+        fchdir(copy);
+        return file < 0 || fstatat(file, "", &status, AT_EMPTY_PATH) || reads("deep") || !stat("none", &status);""",
+    "openat2": r"""
+        struct open_how how = {.flags = O_RDONLY, .resolve = RESOLVE_NO_MAGICLINKS};
+        return syscall(SYS_openat2, AT_FDCWD, "file", &how, sizeof how) < 0;""",
+    "path_descriptor": r"""
+        char name[64];
+        int named = open("file", O_PATH);
+        snprintf(name, sizeof name, "/proc/self/fd/%d", named);
+        return open(name, O_RDONLY) < 0;""",
+    "vfork_child": r"""
+        pid_t child = vfork();
+        if (!child) { execl("./open_read", "open_read", (char *)0); _exit(9); }
+        return waits(child);""",
+    "clone_child": r"""
+        pid_t child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        if (!child) _exit(chdir("folder") || reads("inner"));
+        return waits(child) || reads("file");""",
+    "shared_directory": r"""
+        pid_t child = syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0);
+        if (!child) _exit(chdir("folder"));
+        return waits(child) || reads("inner");""",
+    "clone3_child": r"""
+        struct { uint64_t fields[11]; } arguments = {{0}};
+        arguments.fields[4] = SIGCHLD;
+        pid_t child = syscall(SYS_clone3, &arguments, sizeof arguments);
+        if (!child) _exit(reads("file"));
+        return waits(child);""",
+    "direct_calls": r"""
+        struct stat status;
+        return syscall(SYS_open, "file", O_RDONLY) < 0 || syscall(SYS_stat, "other", &status) ||
+               !syscall(SYS_access, "none", F_OK);""",
+    "memory_program": r"""
+        char raw[65536];
+        int bytes, file = open("open_read", O_RDONLY), memory = memfd_create("program", MFD_CLOEXEC);
+        while ((bytes = read(file, raw, sizeof raw)) > 0) if (write(memory, raw, bytes) != bytes) return 1;
+        char *arguments[] = {"program", NULL};
+        syscall(SYS_execveat, memory, "", arguments, environ, AT_EMPTY_PATH);
+        return 9;""",
+    "unnamed_file": r"""
+        int file = open(".", O_TMPFILE | O_RDWR, 0600);
+        char name[64];
+        snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+        return write(file, "x", 1) != 1 || linkat(AT_FDCWD, name, AT_FDCWD, "made", AT_SYMLINK_FOLLOW);""",
+    "io_uring": r"""
+        char parameters[512] = {0};
+        return syscall(SYS_io_uring_setup, 4, parameters) < 0 ? 7 : 0;""",
+    "namespace": "return unshare(CLONE_NEWUSER) ? 7 : 0;",
+    "changes_root": 'return chroot("folder") ? 7 : 0;',
+    "daemon": r"""
+        if (fork()) return 0;
+        setsid();
+        if (fork()) return 0;
+        close(0); close(1); close(2);
+        poll(NULL, 0, 1500);
+        return reads("file");""",
+    "killed_child": r"""
+        pid_t child = fork();
+        if (!child) { reads("file"); raise(SIGKILL); }
+        int status = 0;
+        return waitpid(child, &status, 0) != child || status != SIGKILL;""",
+    "sockets": r"""
+        struct sockaddr_in there = {AF_INET, htons(9), {htonl(INADDR_LOOPBACK)}, {0}};
+        struct sockaddr_un local = {AF_UNIX, "no-socket"};
+        struct msghdr message = {.msg_name = &there, .msg_namelen = sizeof there};
+        connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&there, sizeof there);
+        connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&local, sizeof local);
+        there.sin_port = htons(10);
+        sendto(socket(AF_INET, SOCK_DGRAM, 0), "", 0, 0, (void *)&there, sizeof there);
+        there.sin_port = htons(11);
+        sendmsg(socket(AF_INET, SOCK_DGRAM, 0), &message, 0);
+        return 0;""",
+    "changes_names": r"""
+        int file = open("made", O_CREAT | O_EXCL | O_WRONLY, 0600);
+        symlink("file", "link");
+        return file < 0 || fchmod(file, 0644) || reads("link") || rename("made", "moved") || unlink("other") ||
+               mkdir("new", 0700) || truncate("file", 1) || link("file", "second");""",
+    "many": r"""
+        struct stat status;
+        char name[32];
+        for (int number = 0; number < 50000; number++) {
+            snprintf(name, sizeof name, "none-%d", number);
+            stat(name, &status);
+        }
+        return 0;""",
+    "bad_pointer": "return open((char *)8, O_RDONLY) >= 0 || errno != EFAULT;",
+}
+
+_THREADS = r"""
+static void *reader(void *number) {
+    char name[32];
+    struct stat status;
+    for (int at = 0; at < 50; at++) {
+        snprintf(name, sizeof name, "none-%ld-%d", (long)number, at);
+        stat(name, &status);
+    }
+    return NULL;
+}
+"""
+
+_RACE = r"""
+    pthread_t threads[8];
+    for (long at = 0; at < 8; at++) pthread_create(&threads[at], NULL, reader, (void *)at);
+    for (long at = 0; at < 8; at++) pthread_join(threads[at], NULL);
+    return 0;"""
+
+_EXEC_FROM_THREAD = r"""
+    pthread_t thread;
+    pthread_create(&thread, NULL, becomes, NULL);
+    pause();
+    return 1;"""
+
+SOURCES: dict[str, str] = {name: f"{_HEAD}{body}\n}}\n" for name, body in _BODIES.items()} | {
+    "threads": _HEAD.replace("int main", _THREADS + "int main") + _RACE + "\n}\n",
+    "thread_executes": _HEAD.replace(
+        "int main",
+        'static void *becomes(void *none) { execl("./open_read", "open_read", (char *)0); return none; }\nint main',
+    )
+    + _EXEC_FROM_THREAD
+    + "\n}\n",
+}
+"""C, by name; run in a directory with the files `file`, `other`, `folder/inner` and `folder/deep`."""
