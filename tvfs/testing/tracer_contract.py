@@ -21,8 +21,8 @@ from tvfs.plugin_api import Observation, TracedCommand, Tracer, Use
 from tvfs.testing.tracer_programs import REFUSED, SOURCES
 
 READ = [
-    "open_read", "read_and_map", "openat2", "path_descriptor", "vfork_child", "clone_child", "clone3_child",
-    "direct_calls", "thread_executes", "killed_child",
+    "open_read", "read_and_map", "openat2", "path_descriptor", "vfork_child", "small_stack_child", "clone_child",
+    "clone3_child", "direct_calls", "thread_executes", "killed_child",
 ]  # fmt: skip
 """Programs that read `file`, one way or another."""
 
@@ -223,6 +223,18 @@ class TracerContract(ABC):
         subprocess.run(shell, cwd=tmp_path, env=dict(os.environ), stdin=subprocess.DEVNULL, check=True)
         plain = (tmp_path / "seen").read_text().splitlines()
         assert traced == plain, set(traced) ^ set(plain)
+
+    def test_a_program_is_loaded_with_what_it_would_be(self, tracer: Tracer, tmp_path: Path) -> None:
+        """As the loader tells, and with a sanitizer that insists on being the first library."""
+        prepare(tmp_path)
+        shell = ["sh", "-c", "LD_TRACE_LOADED_OBJECTS=1 ./open_read | sed 's/ (.*//' > seen"]
+        watch(tracer, shell, tmp_path)
+        traced = (tmp_path / "seen").read_text()
+        subprocess.run(shell, cwd=tmp_path, check=True)
+        assert traced == (tmp_path / "seen").read_text()
+        (tmp_path / "main.c").write_text("int main(void) { return 0; }")
+        subprocess.run(["gcc", "-fsanitize=address", "-o", "sanitized", "main.c"], cwd=tmp_path, check=True)
+        assert watch(tracer, ["env", "ASAN_OPTIONS=detect_leaks=0", "./sanitized"], tmp_path)[0] == 0
 
     @pytest.mark.parametrize(("name", "error"), [("./file", errno.EACCES), ("no-such-program", errno.ENOENT)])
     def test_what_cannot_be_started_is_said_at_once(

@@ -67,6 +67,14 @@ _BODIES = {
         pid_t child = vfork();
         if (!child) { execl("./open_read", "open_read", (char *)0); _exit(9); }
         return waits(child);""",
+    "small_stack_child": r"""
+        static unsigned char memory[65536];
+        syscall(SYS_getpid); /* bound now, which takes much stack */
+        pid_t child = clone(becomes, memory + sizeof memory, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+        int failed = waits(child);
+        /* What is further down belongs to somebody else. */
+        for (unsigned at = 0; at < sizeof memory - 768; at++) failed |= memory[at];
+        return failed;""",
     "clone_child": r"""
         pid_t child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
         if (!child) _exit(chdir("folder") || reads("inner"));
@@ -165,7 +173,18 @@ _EXEC_FROM_THREAD = r"""
     pause();
     return 1;"""
 
-SOURCES: dict[str, str] = {name: f"{_HEAD}{body}\n}}\n" for name, body in _BODIES.items()} | {
+_BECOMES = r"""
+static int becomes(void *none) {
+    static char *arguments[] = {"open_read", NULL}, *variables[201];
+    for (int at = 0; at < 200; at++) variables[at] = "VARIABLE=value";
+    syscall(SYS_execve, "./open_read", arguments, variables);
+    return 9;
+}
+"""
+
+SOURCES: dict[str, str] = {
+    name: f"{_HEAD.replace('int main', _BECOMES + 'int main')}{body}\n}}\n" for name, body in _BODIES.items()
+} | {
     "threads": _HEAD.replace("int main", _THREADS + "int main") + _RACE + "\n}\n",
     "thread_executes": _HEAD.replace(
         "int main",

@@ -1,13 +1,18 @@
-/* Gives programs the library, by two variables in the environment of execve that the library takes out again.
+/* Gives programs the library, by two variables in their environment that the library takes out again.
  *
- * Only to programs for the C library's own loader: others would not load it, or show the variables.  Not to those
- * that have an LD_PRELOAD already, nor to those that were seen to make too few calls for what loading costs.
+ * They are put in when the program has been executed and has not begun: the kernel has laid out its stack - the number
+ * of arguments, their addresses, those of the environment, the auxiliary vector - and this table is copied further
+ * down with two addresses more.  That memory is the new program's own.  The memory of the caller of execve is never
+ * written to: after vfork it is its parent's too, and there may be no room below its stack (Go's are 8 KiB).
+ *
+ * Only to programs for the C library's own loader: others would not load it, or show the variables.  Not to those whose
+ * environment tells the loader something (LD_PRELOAD, ldd's LD_TRACE_LOADED_OBJECTS), nor to those with the library of
+ * a sanitizer, which must be the first, nor to those that were seen to make too few calls for what loading costs.
  */
 #define _GNU_SOURCE
 #include "inject.h"
 
 #include <elf.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +25,12 @@
 #include "shared.h"
 
 #define LOADER "/lib64/ld-linux-x86-64.so.2"
-#define MOST_VARIABLES 1000
-#define RED_ZONE 256
+#define PAGE 4096
+#define STACK_PAGES 32 /* programs with more arguments and environment than these hold get no library */
+#define MOST_HEADERS 32
+#define MOST_ENTRIES 256
+#define MOST_NEEDED 64
+#define NAME_BYTES 16
 #define PROGRAMS 1024
 #define WORTH_CALLS 8 /* loading costs about as much as tracing so many calls */
 
@@ -30,15 +39,28 @@ struct program {
     uint32_t executed, made;
 };
 
+/* The beginning of a stack, as words: where its parts are, and what the auxiliary vector says. */
+struct stack {
+    uint64_t at;
+    size_t bytes;
+    size_t environment, auxiliary, end; /* words from the beginning */
+    uint64_t headers, headers_count, base, secure;
+    union {
+        uint64_t words[STACK_PAGES * PAGE / sizeof(uint64_t)];
+        char text[STACK_PAGES * PAGE];
+    };
+};
+
 static struct program programs[PROGRAMS];
 static const char *library;
 static char variables[2][512];
 
 void inject_begin(const char *path, unsigned long gate, int descriptor)
 {
-    library = path;
-    snprintf(variables[0], sizeof variables[0], "LD_PRELOAD=%s", path);
+    if (snprintf(variables[0], sizeof variables[0], "LD_PRELOAD=%s", path) >= (int)sizeof variables[0])
+        return;
     snprintf(variables[1], sizeof variables[1], ENVIRONMENT "=%lx %d %d", gate, getpid(), descriptor);
+    library = path;
 }
 
 bool inject_is_library(const char *path, int length)
@@ -63,115 +85,152 @@ void inject_learn(struct program *program, uint32_t made)
         program->made += made;
 }
 
-/* Whether the file is a dynamic program of this machine, or a script for one. */
-static bool takes_library(int file, pid_t tid, bool script_too)
+static bool read_exactly(pid_t tid, uint64_t address, void *to, size_t bytes)
 {
-    char raw[4096];
-    ssize_t bytes = file < 0 ? -1 : read(file, raw, sizeof raw - 1);
-    if (file >= 0)
-        close(file);
-    if (bytes < (ssize_t)sizeof(Elf64_Ehdr))
-        return false;
-    raw[bytes] = 0;
-    if (script_too && raw[0] == '#' && raw[1] == '!') {
-        char *name = raw + 2 + strspn(raw + 2, " \t"), path[4200];
-        name[strcspn(name, " \t\n")] = 0;
-        snprintf(path, sizeof path, "/proc/%d/root%s", tid, name);
-        return takes_library(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), tid, false);
+    struct iovec here = {to, bytes}, there = {(void *)address, bytes};
+    return process_vm_readv(tid, &here, 1, &there, 1, 0) == (ssize_t)bytes;
+}
+
+/* Reads what there is from the stack pointer up, and finds the parts. */
+static bool read_stack(pid_t tid, struct stack *stack)
+{
+    struct iovec here = {stack->text, 0}, there[STACK_PAGES];
+    uint64_t address = stack->at;
+    for (int page = 0; page < STACK_PAGES; page++) {
+        size_t bytes = PAGE - address % PAGE;
+        there[page] = (struct iovec){(void *)address, bytes};
+        here.iov_len += bytes;
+        address += bytes;
     }
-    Elf64_Ehdr head;
-    memcpy(&head, raw, sizeof head);
-    if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_machine != EM_X86_64)
+    ssize_t bytes = process_vm_readv(tid, &here, 1, there, STACK_PAGES, 0);
+    size_t words = bytes < 0 ? 0 : (size_t)bytes / sizeof(uint64_t);
+    stack->bytes = bytes < 0 ? 0 : (size_t)bytes;
+    if (!words || stack->words[0] >= words)
         return false;
-    for (unsigned number = 0; number < head.e_phnum; number++) {
-        Elf64_Phdr row;
-        size_t at = head.e_phoff + number * sizeof row;
-        if (at + sizeof row > (size_t)bytes)
-            return false;
-        memcpy(&row, raw + at, sizeof row);
-        if (row.p_type == PT_INTERP)
-            return row.p_offset + sizeof LOADER <= (size_t)bytes && row.p_filesz == sizeof LOADER &&
-                   !memcmp(raw + row.p_offset, LOADER, sizeof LOADER);
+    stack->environment = 1 + stack->words[0] + 1;
+    stack->auxiliary = stack->environment;
+    while (stack->auxiliary < words && stack->words[stack->auxiliary])
+        stack->auxiliary++;
+    for (size_t at = ++stack->auxiliary; at + 1 < words; at += 2) {
+        uint64_t value = stack->words[at + 1];
+        switch (stack->words[at]) {
+        case AT_PHDR: stack->headers = value; break;
+        case AT_PHNUM: stack->headers_count = value; break;
+        case AT_BASE: stack->base = value; break;
+        case AT_SECURE: stack->secure = value; break;
+        case AT_NULL: stack->end = at + 2; return true;
+        }
     }
     return false;
 }
 
-static ssize_t copy(pid_t tid, void *here_at, uint64_t there_at, size_t bytes, bool out)
+/* Whether the environment tells the loader nothing but where to look for libraries. */
+static bool plain_environment(const struct stack *stack)
 {
-    struct iovec here = {here_at, bytes}, there = {(void *)there_at, bytes};
-    return out ? process_vm_writev(tid, &here, 1, &there, 1, 0) : process_vm_readv(tid, &here, 1, &there, 1, 0);
-}
-
-/* Reads the pointers of an environment; returns how many, or -1 if they cannot be read or LD_PRELOAD is among them. */
-static int read_environment(pid_t tid, uint64_t address, uint64_t *pointers)
-{
-    static char beginnings[MOST_VARIABLES][11];
-    static struct iovec here[MOST_VARIABLES], there[MOST_VARIABLES];
-    int count = 0, there_are = 0;
-    for (;; count++) {
-        if (count == there_are) {
-            /* As many as the page has. */
-            int more = (int)((4096 - (address & 4095)) / 8);
-            if (more > MOST_VARIABLES - count)
-                more = MOST_VARIABLES - count;
-            if (more <= 0 || copy(tid, pointers + count, address, (size_t)more * 8, false) != more * 8)
-                return -1;
-            there_are += more;
-            address += (uint64_t)more * 8;
-        }
-        if (!pointers[count])
-            break;
-        there[count] = (struct iovec){(void *)pointers[count], sizeof beginnings[0]};
-        here[count] = (struct iovec){beginnings[count], sizeof beginnings[0]};
+    for (size_t at = stack->environment; at + 1 < stack->auxiliary; at++) {
+        uint64_t offset = stack->words[at] - stack->at;
+        const char *name = stack->text + offset;
+        if (offset >= stack->bytes || !memchr(name, 0, stack->bytes - offset))
+            return false;
+        if (!strncmp(name, "LD_", 3) && strncmp(name, "LD_LIBRARY_PATH=", 16))
+            return false;
     }
-    if (count && process_vm_readv(tid, here, (unsigned long)count, there, (unsigned long)count, 0) !=
-                     (ssize_t)(count * sizeof beginnings[0]))
-        return -1;
-    for (int number = 0; number < count; number++)
-        if (!memcmp(beginnings[number], "LD_PRELOAD=", 11))
-            return -1;
-    return count;
-}
-
-bool inject(pid_t tid, const char *path, bool execveat, uint64_t environment, uint64_t stack, struct program **program)
-{
-    static struct {
-        uint64_t pointers[MOST_VARIABLES + 3];
-        char text[sizeof variables];
-    } block;
-    char file[4200];
-    if (!library || !*path)
-        return false;
-    *program = program_of(path);
-    struct program *known = *program;
-    if (known->executed >= 2 && known->made / known->executed < WORTH_CALLS)
-        return false;
-    snprintf(file, sizeof file, "/proc/%d/%s/%s", tid, *path == '/' ? "root" : "cwd", path);
-    if (!takes_library(open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK), tid, true))
-        return false;
-    int count = read_environment(tid, environment, block.pointers);
-    if (count < 0)
-        return false;
-    size_t first = strlen(variables[0]) + 1, second = strlen(variables[1]) + 1;
-    size_t table = (size_t)(count + 3) * sizeof(uint64_t);
-    uint64_t at = (stack - RED_ZONE - table - first - second) & ~(uint64_t)15;
-    block.pointers[count] = at + table;
-    block.pointers[count + 1] = at + table + first;
-    block.pointers[count + 2] = 0;
-    char *text = (char *)block.pointers + table;
-    memcpy(text, variables[0], first);
-    memcpy(text + first, variables[1], second);
-    if (copy(tid, &block, at, table + first + second, true) != (ssize_t)(table + first + second))
-        return false;
-    size_t place = execveat ? offsetof(struct user_regs_struct, r10) : offsetof(struct user_regs_struct, rdx);
-    if (ptrace(PTRACE_POKEUSER, tid, place, at))
-        return false;
-    known->executed++;
     return true;
 }
 
-void inject_undo(pid_t tid, bool execveat, uint64_t environment)
+/* Whether none of the libraries that a program names insists on being the first. */
+static bool plain_libraries(pid_t tid, uint64_t bias, uint64_t dynamic, uint64_t bytes)
 {
-    size_t place = execveat ? offsetof(struct user_regs_struct, r10) : offsetof(struct user_regs_struct, rdx);
-    ptrace(PTRACE_POKEUSER, tid, place, environment);
+    static const char *const sanitizers[] = {"libasan.", "libhwasan.", "liblsan.", "libtsan.", "libclang_rt."};
+    Elf64_Dyn entries[MOST_ENTRIES];
+    char names[MOST_NEEDED][NAME_BYTES];
+    struct iovec here = {names, 0}, there[MOST_NEEDED];
+    uint64_t strings = 0;
+    unsigned needed = 0;
+    if (bytes > sizeof entries || !read_exactly(tid, bias + dynamic, entries, bytes))
+        return false;
+    for (size_t at = 0; at < bytes / sizeof *entries && entries[at].d_tag != DT_NULL; at++) {
+        if (entries[at].d_tag == DT_STRTAB)
+            strings = bias + entries[at].d_un.d_ptr;
+        else if (entries[at].d_tag == DT_NEEDED && needed == MOST_NEEDED)
+            return false;
+        else if (entries[at].d_tag == DT_NEEDED)
+            there[needed++] = (struct iovec){(void *)entries[at].d_un.d_val, NAME_BYTES};
+    }
+    for (unsigned at = 0; at < needed; at++)
+        there[at].iov_base = (char *)there[at].iov_base + strings;
+    here.iov_len = (size_t)needed * NAME_BYTES;
+    if (needed && process_vm_readv(tid, &here, 1, there, needed, 0) != (ssize_t)here.iov_len)
+        return false;
+    for (unsigned at = 0; at < needed; at++)
+        for (size_t one = 0; one < sizeof sanitizers / sizeof *sanitizers; one++)
+            if (!strncmp(names[at], sanitizers[one], strlen(sanitizers[one])))
+                return false;
+    return true;
+}
+
+/* Whether the C library's loader loads the program, and may load one library more. */
+static bool takes_library(pid_t tid, const struct stack *stack)
+{
+    Elf64_Phdr headers[MOST_HEADERS];
+    char loader[sizeof LOADER];
+    uint64_t bias = 0, dynamic = 0, dynamic_bytes = 0, named = 0;
+    if (!stack->base || stack->secure || !stack->headers_count || stack->headers_count > MOST_HEADERS ||
+        !read_exactly(tid, stack->headers, headers, stack->headers_count * sizeof *headers))
+        return false;
+    for (uint64_t at = 0; at < stack->headers_count; at++) {
+        const Elf64_Phdr *header = &headers[at];
+        if (header->p_type == PT_PHDR) {
+            bias = stack->headers - header->p_vaddr;
+        } else if (header->p_type == PT_INTERP && header->p_filesz == sizeof LOADER) {
+            named = header->p_vaddr;
+        } else if (header->p_type == PT_DYNAMIC) {
+            dynamic = header->p_vaddr;
+            dynamic_bytes = header->p_filesz;
+        }
+    }
+    return named && dynamic && read_exactly(tid, bias + named, loader, sizeof loader) &&
+           !memcmp(loader, LOADER, sizeof LOADER) && plain_libraries(tid, bias, dynamic, dynamic_bytes);
+}
+
+/* Copies the table down, with the variables, and lets the program begin there. */
+static bool add_variables(pid_t tid, const struct stack *stack)
+{
+    static union {
+        uint64_t words[sizeof stack->words / sizeof *stack->words + 2];
+        char text[sizeof stack->words + sizeof variables];
+    } block;
+    size_t lengths[2] = {strlen(variables[0]) + 1, strlen(variables[1]) + 1};
+    size_t before = stack->auxiliary - 1; /* words up to the end of the environment */
+    size_t table = (stack->end + 2) * sizeof(uint64_t), bytes = table + lengths[0] + lengths[1];
+    uint64_t at = (stack->at - bytes) & ~(uint64_t)15;
+    memcpy(block.words, stack->words, before * sizeof(uint64_t));
+    block.words[before] = at + table;
+    block.words[before + 1] = at + table + lengths[0];
+    memcpy(block.words + before + 2, stack->words + before, (stack->end - before) * sizeof(uint64_t));
+    memcpy(block.text + table, variables[0], lengths[0]);
+    memcpy(block.text + table + lengths[0], variables[1], lengths[1]);
+    struct iovec here = {&block, bytes}, there = {(void *)at, bytes};
+    return process_vm_writev(tid, &here, 1, &there, 1, 0) == (ssize_t)bytes &&
+           !ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rsp), at);
+}
+
+struct program *inject(pid_t tid, const char *path)
+{
+    static struct stack stack;
+    struct user_regs_struct registers;
+    if (!library || !*path)
+        return NULL;
+    struct program *program = program_of(path);
+    if (program->executed >= 2 && program->made / program->executed < WORTH_CALLS)
+        return NULL;
+    if (ptrace(PTRACE_GETREGS, tid, 0, &registers))
+        return NULL;
+    stack.at = registers.rsp;
+    stack.headers = stack.headers_count = stack.base = stack.secure = 0;
+    if (!read_stack(tid, &stack) || !plain_environment(&stack) || !takes_library(tid, &stack) ||
+        !add_variables(tid, &stack))
+        return NULL;
+    program->executed++;
+    return program;
 }

@@ -1,4 +1,4 @@
-/* Gives programs that are about to be executed the library of inside.c. */
+/* Gives programs that have just been executed the library of inside.c. */
 #ifndef INJECT_H
 #define INJECT_H
 
@@ -11,10 +11,9 @@ struct program;
 
 void inject_begin(const char *library, unsigned long gate, int descriptor);
 
-/* The task is stopped before execve or execveat, whose environment is at `environment`, its register `place`.  Returns
- * whether another environment was put in its place; then inject_undo must be called if the call fails. */
-bool inject(pid_t tid, const char *path, bool execveat, uint64_t environment, uint64_t stack, struct program **program);
-void inject_undo(pid_t tid, bool execveat, uint64_t environment);
+/* The task has just become the program at `path` and has not run a single instruction of it.  Returns what is known of
+ * the program; NULL if it does not get the library. */
+struct program *inject(pid_t tid, const char *path);
 
 /* A task of the program ended, or became another, after so many calls by the library. */
 void inject_learn(struct program *program, uint32_t made);

@@ -133,12 +133,12 @@ static void note(int number, long result, uint64_t flags, const char *path)
     uint64_t at = atomic_fetch_add(&shared->end, bytes);
     if (at + bytes > RECORD_BYTES)
         return; /* the tracer sees by the end that something is missing */
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     struct head *head = (struct head *)((char *)shared + at);
     head->kind = (uint16_t)number;
     head->strings = 3;
     head->tid = tid;
-    head->at_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    head->at_ns = (uint64_t)(now.tv_sec * 1000000000 + now.tv_nsec + shared->since_1970_ns);
     head->result = result;
     head->flags = flags;
     char *next = put((char *)(head + 1), "", 0);

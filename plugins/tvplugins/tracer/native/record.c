@@ -58,6 +58,13 @@ void strings_free(struct strings *strings)
     free(strings->at);
 }
 
+static int64_t now_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 struct shared *record_open(int record, int done_fd)
 {
     done = done_fd;
@@ -68,6 +75,7 @@ struct shared *record_open(int record, int done_fd)
         return NULL;
     shared = mapped;
     atomic_store(&shared->end, FIRST_ENTRY);
+    shared->since_1970_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
     return shared;
 }
 
@@ -83,7 +91,6 @@ static char *put(char *at, const char *text, int length)
 void record_call(pid_t tid, int kind, long long result, uint64_t flags, const char *outcome, int length,
                  const struct strings *strings)
 {
-    struct timespec now;
     if (!shared)
         return;
     size_t bytes = sizeof(struct head) + sizeof(uint16_t) + (length < 0 ? 0 : (size_t)length) + strings->bytes;
@@ -92,11 +99,10 @@ void record_call(pid_t tid, int kind, long long result, uint64_t flags, const ch
     if (at + bytes > RECORD_BYTES)
         return; /* full: the reader sees that by `end` */
     struct head *head = (struct head *)((char *)shared + at);
-    clock_gettime(CLOCK_REALTIME, &now);
     head->kind = (uint16_t)kind;
     head->strings = (uint16_t)(1 + strings->count);
     head->tid = tid;
-    head->at_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    head->at_ns = (uint64_t)(now_ns(CLOCK_MONOTONIC) + shared->since_1970_ns);
     head->result = result;
     head->flags = flags;
     char *next = put((char *)(head + 1), outcome, length);

@@ -24,6 +24,7 @@ struct shared {
     uint64_t final;                 /* `end` when the record was closed; 0 if it was not */
     _Atomic uint32_t generation;    /* grows when names change: what was noted before must be noted again */
     uint32_t reserved;
+    int64_t since_1970_ns;          /* to be added to CLOCK_MONOTONIC: times never go back, whatever sets the clock */
     _Atomic uint32_t made[SLOTS];   /* calls that the library made, by task number modulo SLOTS */
 };
 

@@ -74,8 +74,7 @@ static const struct call calls[MOST_CALLS] = {
 struct task {
     pid_t tid;
     int call;          /* number of the call that has begun and must be reported, -1 for none */
-    uint64_t environment; /* of an execve that has got another one, 0 if it has not */
-    struct program *program, *next_program; /* which it runs, and is about to run */
+    struct program *program; /* which it runs with the library; NULL if it does without */
     bool shares;       /* another task may write to its memory, and change a path after it was read */
     uint64_t address1, address2; /* of its paths */
     uint64_t flags;
@@ -226,22 +225,6 @@ static void resume(pid_t tid, enum __ptrace_request how, int signal_number)
     ptrace(how, tid, 0, signal_number); /* it may have been killed meanwhile: then its end is reported next */
 }
 
-static void begin_execute(struct task *task, uint64_t environment, uint64_t stack)
-{
-    char path[PATH_BYTES + 1];
-    int length, base_length;
-    const char *given = strings_get(&task->strings, 0, &length);
-    strings_get(&task->strings, 1, &base_length);
-    task->environment = 0;
-    task->next_program = NULL;
-    if (length <= 0 || base_length)
-        return; /* relative to a descriptor, or the descriptor itself */
-    memcpy(path, given, (size_t)length);
-    path[length] = 0;
-    if (inject(task->tid, path, task->call == SYS_execveat, environment, stack, &task->next_program))
-        task->environment = environment;
-}
-
 /* A call begins.  Returns whether its result must be waited for. */
 static bool begin_call(struct task *task)
 {
@@ -285,8 +268,6 @@ static bool begin_call(struct task *task)
         add_place(task, call->base1, call->path1, args);
     if (call->path2 >= 0)
         add_place(task, call->base2, call->path2, args);
-    if (task->call == SYS_execve || task->call == SYS_execveat)
-        begin_execute(task, args[task->call == SYS_execveat ? 3 : 2], info.stack_pointer);
     task->address1 = call->path1 >= 0 ? args[(int)call->path1] : 0;
     task->address2 = call->path2 >= 0 ? args[(int)call->path2] : 0;
     return true;
@@ -351,9 +332,6 @@ static void end_call(struct task *task)
     long long result = info.exit.rval;
     if (result <= -512 && result >= -516)
         return; /* interrupted: it is made again, and reported then */
-    if (task->environment)
-        inject_undo(task->tid, number == SYS_execveat, task->environment);
-    task->environment = 0;
     if (number >= MOST_CALLS || !calls[number].name) {
         record_call(task->tid, UNKNOWN, result, number, NULL, 0, &(struct strings){0});
         return;
@@ -383,7 +361,7 @@ static void end_call(struct task *task)
 
 static void executed(pid_t tid)
 {
-    static char program[PATH_BYTES], header[PATH_BYTES], path[32];
+    static char program[PATH_BYTES + 1], header[PATH_BYTES], path[32];
     unsigned long former = tid;
     ptrace(PTRACE_GETEVENTMSG, tid, 0, &former);
     struct task *task = task_of((pid_t)former);
@@ -398,13 +376,12 @@ static void executed(pid_t tid)
     strings_add(&task->strings, header, bytes < 0 ? 0 : (int)bytes);
     record_call(tid, EXECUTED, (long long)former, task->flags, program, length, &task->strings);
     learn(task);
-    struct program *becomes = task->next_program;
     if ((pid_t)former != tid)
         forget((pid_t)former);
     task = task_of(tid);
     task->call = -1;
-    task->environment = 0;
-    task->program = becomes;
+    program[length] = 0;
+    task->program = recording ? inject(tid, program) : NULL;
     task->shares = false;
 }
 
