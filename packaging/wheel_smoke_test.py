@@ -59,7 +59,9 @@ def inspect(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     print(f"wheel: {wheel.name}, {len(names)} files, {wheel.stat().st_size / 1024:.0f} KiB")
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
-    strangers = [name for name in names if name.split("/")[0] not in {*PACKAGES, metadata}]
+    manual = f"{metadata.removesuffix('.dist-info')}.data/data/share/man/"
+    ours = (f"{metadata}/", manual, *(f"{package}/" for package in PACKAGES))
+    strangers = [name for name in names if not name.startswith(ours)]
     assert not strangers, f"in the wheel but of no package: {strangers}"
     travelled = [name for name in names if {"tests", "docs", "__pycache__"} & set(name.split("/"))]
     assert not travelled, f"not for users: {travelled}"

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import pytest
 from tvplugins.tracer import native_tracer, strace
 
 from taskvault.demo import BUILD, Demo, fetched_source
+from tests.waiting import wait_until
 from tvfs.plugin_api import Observation, TracedCommand, Tracer, Use
 from tvfs.testing.hash_contract import refuses_unknown_parameters
 from tvfs.testing.tracer_contract import ESCAPES, TracerContract, prepare, watch
 from tvfs.testing.tracer_programs import SOURCES
 
+TRACERS = {"native": native_tracer.make, "strace": strace.make}
+PROGRAM = str(native_tracer.PROGRAM)
 RUST = 'fn main() { let _ = std::fs::read("file").unwrap(); assert!(std::fs::metadata("none").is_err()); }'
 
 
@@ -48,6 +52,39 @@ def test_a_tracer_that_was_not_compiled_says_what_to_do(tmp_path: Path) -> None:
     assert "gcc" in tracer.trouble()
     with pytest.raises(OSError, match="gcc"):
         tracer.start(TracedCommand(["true"], "/", {}))
+
+
+@pytest.mark.parametrize("caller", ["ulimit -f 8192; ulimit -v 900000", "exec 0<&- 1>&-", "exec 0<&-", "exec 2>&-"])
+@pytest.mark.parametrize("name", ["native", "strace"])
+def test_a_caller_may_have_limits_and_closed_streams(tmp_path: Path, name: str, caller: str) -> None:
+    (tmp_path / "file").touch()
+    program = [sys.executable, "-c", f"from tests.contract.test_tracer_plugins import trace; trace({name!r})"]
+    environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    shell = ["sh", "-c", f'{caller}; exec "$@"', "sh", *program]
+    subprocess.run(shell, cwd=tmp_path, env=environment, check=True)
+
+
+def trace(name: str) -> None:
+    """Run in a process of its own."""
+    here = str(Path.cwd())
+    process = TRACERS[name]({}).start(TracedCommand(["sh", "-c", "test -e file && exit 3"], here, dict(os.environ)))
+    assert process.wait() == 3
+    seen = process.observe()
+    assert seen.incomplete == ()
+    assert f"{here}/file" in seen.paths(Use.STATED)
+
+
+def test_what_a_command_leaves_behind_goes_on_after_the_record_was_closed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    script = "(exec 3>>pipe; echo yes > survived) & echo $! > pid"
+    assert watch(native_tracer.make({}), ["sh", "-c", script], tmp_path)[1].incomplete != ()
+    left = Path("/proc", (tmp_path / "pid").read_text().strip())
+    tracer = re.search(r"TracerPid:\s+(\d+)", (left / "status").read_text())
+    assert tracer is not None
+    wait_until(lambda: "taskvault-trace" not in Path("/proc", tracer[1], "maps").read_text().replace(PROGRAM, ""))
+    (tmp_path / "pipe").read_bytes()
+    wait_until(lambda: (tmp_path / "survived").exists() or not left.exists())
+    assert (tmp_path / "survived").exists()
 
 
 def told(seen: Observation) -> set[tuple[str, str, str, str]]:

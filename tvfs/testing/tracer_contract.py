@@ -170,6 +170,34 @@ class TracerContract(ABC):
         status, seen = watch(tracer, ["./bad_pointer"], tmp_path)
         assert (status, seen.incomplete) == (0, ())
 
+    def test_asking_for_a_handle_is_asking_whether_it_is_there(self, tracer: Tracer, tmp_path: Path) -> None:
+        """Where the filesystem has handles or not."""
+        prepare(tmp_path, "file_handles")
+        status, seen = watch(tracer, ["./file_handles"], tmp_path)
+        assert (status, seen.incomplete) == (0, ())
+        assert str(tmp_path / "other") in seen.paths(Use.STATED)
+        assert str(tmp_path / "none") in seen.paths(Use.ABSENT)
+
+    def test_what_a_path_leaves_again_must_be_there(self, tracer: Tracer, tmp_path: Path) -> None:
+        """If it is not, that is what was found absent, and not what the path would lead to."""
+        prepare(tmp_path)
+        status, seen = watch(tracer, ["sh", "-c", "test -e none/../file || test -e other/../file"], tmp_path)
+        assert (status, seen.incomplete) == (1, ())
+        assert str(tmp_path / "none") in seen.paths(Use.ABSENT)
+        assert str(tmp_path / "other") in seen.paths(Use.STATED)
+        assert str(tmp_path / "file") not in seen.paths(Use.ABSENT)
+
+    def test_a_program_that_may_not_debug_is_declared(self, tracer: Tracer, tmp_path: Path) -> None:
+        """It could without a tracer, so it may behave otherwise."""
+        prepare(tmp_path, "traces")
+        assert watch(tracer, ["./traces"], tmp_path)[1].incomplete != ()
+
+    @pytest.mark.parametrize("name", ["locks_memory", "cancelled"])
+    def test_a_program_behaves_as_it_would(self, tracer: Tracer, tmp_path: Path, name: str) -> None:
+        """Its memory is its own, and its threads can be cancelled where they wait."""
+        prepare(tmp_path, name)
+        assert watch(tracer, [f"./{name}"], tmp_path)[0] == 0
+
     def test_a_script_leads_to_its_interpreter_and_the_loader(self, tracer: Tracer, tmp_path: Path) -> None:
         """What the kernel reads itself is no system call, and still an input."""
         prepare(tmp_path)

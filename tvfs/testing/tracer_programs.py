@@ -20,6 +20,7 @@ _HEAD = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -146,7 +147,28 @@ _BODIES = {
             stat(name, &status);
         }
         return 0;""",
-    "bad_pointer": "return open((char *)8, O_RDONLY) >= 0 || errno != EFAULT;",
+    "bad_pointer": r"""
+        return open((char *)8, O_RDONLY) >= 0 || errno != EFAULT ||
+               open((char *)-1, O_RDONLY) >= 0 || errno != EFAULT ||
+               sendmsg(socket(AF_INET, SOCK_DGRAM, 0), (void *)8, 0) >= 0 || errno != EFAULT;""",
+    "file_handles": r"""
+        struct { struct file_handle head; char rest[128]; } handle = {.head = {.handle_bytes = 128}};
+        int mount;
+        name_to_handle_at(AT_FDCWD, "other", &handle.head, &mount, 0);
+        name_to_handle_at(AT_FDCWD, "none", &handle.head, &mount, 0);
+        return 0;""",
+    "traces": "return ptrace(PTRACE_TRACEME, 0, 0, 0) ? 7 : 0;",
+    "locks_memory": r"""
+        long pages = 0;
+        mlockall(MCL_CURRENT);
+        FILE *sizes = fopen("/proc/self/statm", "r");
+        return fscanf(sizes, "%ld", &pages) != 1 || pages > 65536;""",
+    "cancelled": r"""
+        pthread_t thread;
+        void *result = NULL;
+        alarm(10);
+        return mkfifo("pipe", 0600) || pthread_create(&thread, NULL, waits_for_pipe, NULL) || pthread_cancel(thread) ||
+               pthread_join(thread, &result) || result != PTHREAD_CANCELED;""",
 }
 
 _THREADS = r"""
@@ -174,6 +196,7 @@ _EXEC_FROM_THREAD = r"""
     return 1;"""
 
 _BECOMES = r"""
+static void *waits_for_pipe(void *none) { open("pipe", O_RDONLY); return none; }
 static int becomes(void *none) {
     static char *arguments[] = {"open_read", NULL}, *variables[201];
     for (int at = 0; at < 200; at++) variables[at] = "VARIABLE=value";

@@ -19,6 +19,8 @@ _NO_ANSWER = frozenset(
     for number in (errno.EFAULT, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EINTR, errno.ERANGE)
 )
 """Errors that say nothing of what is on disk."""
+_THERE_ALL_THE_SAME = (-errno.ENODATA, -errno.EOPNOTSUPP, -errno.ERANGE, -errno.EOVERFLOW)
+"""Errors of asking for attributes of what is there."""
 _RENAME_EXCHANGE = 2
 _NEW_LISTENER = 8
 _ANY_OPEN_ACCESS = calls.O_WRONLY | calls.O_RDWR
@@ -66,11 +68,12 @@ class Actions:
         if not call.places[0].path:
             # The attributes of a descriptor: what it names was noted when it was opened.
             return
-        path = self._where(task, call, follow=not call.flags & calls.AT_SYMLINK_NOFOLLOW)
+        follow = not call.flags & calls.AT_SYMLINK_NOFOLLOW or bool(call.flags & calls.AT_SYMLINK_FOLLOW)
+        path = self._where(task, call, follow=follow)
         if path is None:
             return
         if call.result < 0:
-            self._failed(task, path, call.result, there=(-errno.ENODATA, -errno.EOPNOTSUPP, -errno.ERANGE))
+            self._failed(task, path, call.result, there=_THERE_ALL_THE_SAME)
         else:
             self._note(task, Use.STATED, path)
 
@@ -226,6 +229,8 @@ class Actions:
 
     def talk(self, task: Task, call: Call) -> None:
         """Named an address to a socket."""
+        if call.result == -errno.EFAULT:
+            return
         family, _, address = call.outcome.partition(" ")
         error = errno.errorcode.get(-call.result, "") if call.result < 0 else ""
         if error in ("EINPROGRESS", "EAGAIN", "EINTR"):
@@ -272,6 +277,14 @@ class Actions:
             return None
         if resolved.path.startswith("/proc/"):
             return self._in_proc(task, resolved.path, call, follow)
+        if call.result in _GONE:
+            # What a path leaves by `..` must be there too.
+            missing = next((path for path in resolved.left if not self._links.is_directory(path)), None)
+            if missing is not None and call.result == -errno.ENOTDIR:
+                self._note(task, Use.STATED, missing)
+                return None
+            if missing is not None:
+                return missing
         if check and number == 0 and call.result >= 0 and call.outcome.startswith("/"):
             self._check_outcome(call, resolved.path)
         return resolved.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 
@@ -11,8 +12,6 @@ from tvplugins.tracer.calls import CLONE_NEW, FORBIDDEN, SIGNATURES, Call, Clone
 from tvplugins.tracer.links import Disk, Links
 from tvplugins.tracer.notes import Notes
 from tvplugins.tracer.tasks import Tasks
-
-_ENOSYS = 38
 
 
 def observe(record: Sequence[Raw], *, command: int, directory: str, disk: Disk) -> Observation:
@@ -86,7 +85,9 @@ class Fold:
         elif call.name in FORBIDDEN:
             if call.result >= 0:
                 self._notes.trouble(f"a process {FORBIDDEN[call.name]} ({call.name})")
-        elif call.result != -_ENOSYS:
+            elif call.name == "ptrace" and call.result == -errno.EPERM:
+                self._notes.trouble("a process could not trace another, because it is traced itself")
+        elif call.result != -errno.ENOSYS:
             self._notes.trouble(f"a process made the system call {call.name}, which the tracer does not know")
 
     def _clone(self, event: Clone) -> None:

@@ -81,6 +81,8 @@ class Resolved:
     path: str
     followed: tuple[tuple[str, str], ...] = ()
     """Symlinks on the way, with their targets."""
+    left: tuple[str, ...] = ()
+    """Directories that `..` led out of."""
     trouble: str = ""
     """Why it is not known where it leads to; empty if it is."""
 
@@ -147,9 +149,11 @@ class Links:
         rest = [part for part in reversed(path.split("/")) if part not in ("", ".")]
         follow = follow or path.endswith(("/", "/."))
         followed: list[tuple[str, str]] = []
+        left: list[str] = []
         while rest:
             part = rest.pop()
             if part == "..":
+                left.append(here)
                 here = here.rpartition("/")[0] or "/"
                 continue
             there = f"{here.rstrip('/')}/{part}"
@@ -165,7 +169,7 @@ class Links:
             if target.startswith("/"):
                 here = "/"
             rest.extend(piece for piece in reversed(target.split("/")) if piece not in ("", "."))
-        return Resolved(here, tuple(followed))
+        return Resolved(here, tuple(followed), tuple(left))
 
 
 def above(path: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import select
@@ -77,9 +78,9 @@ class NativeProcess:
         found = find_program(command)
         self._names = names
         self._directory = os.path.realpath(command.directory)
-        self._record: IO[bytes] = os.fdopen(os.memfd_create("taskvault-trace"), "rb")
-        self._done, done = os.pipe()
-        trouble_reader, trouble = os.pipe()
+        self._record: IO[bytes] = os.fdopen(_no_stream(os.memfd_create("taskvault-trace")), "rb")
+        self._done, done = map(_no_stream, os.pipe())
+        trouble_reader, trouble = map(_no_stream, os.pipe())
         passed = (self._record.fileno(), done, trouble)
         try:
             self._process = subprocess.Popen(
@@ -132,6 +133,15 @@ class NativeProcess:
         with self._record as record, mmap.mmap(record.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             events = list(read_record(mapped, self._names))
         return observe(events, command=self.pid, directory=self._directory, disk=RealDisk())
+
+
+def _no_stream(descriptor: int) -> int:
+    """Move a descriptor away from where the command's streams are, if the caller has closed its own."""
+    if descriptor > 2:
+        return descriptor
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return moved
 
 
 def make(parameters: Mapping[str, int | str], /) -> NativeTracer:

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/single_threaded.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -28,9 +29,13 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define NOTED 2048 /* a power of two */
+#define USER_END 0x7ffffffff000 /* no program has memory from here on: the kernel refuses such a path, and must be asked */
 
 typedef long (*gate_function)(long number, long a, long b, long c, long d);
 
+typedef int (*open_function)(int, const char *, int, ...);
+
+static open_function next_openat; /* the C library's, where threads can be cancelled */
 static gate_function gate; /* NULL: nothing is accelerated */
 static struct shared *shared;
 static _Atomic uint64_t noted[NOTED];
@@ -63,9 +68,14 @@ __attribute__((constructor)) static void begin(void)
     int tracer, descriptor;
     char path[64];
     const char *told = getenv(ENVIRONMENT);
+    struct rlimit limit;
+    struct stat status;
     if (!told || sscanf(told, "%lx %d %d", &address, &tracer, &descriptor) != 3)
         return;
     remove_variables();
+    next_openat = (open_function)dlsym(RTLD_NEXT, "openat64");
+    if (getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur != RLIM_INFINITY)
+        return; /* what the record takes would be missing */
     void *page = mmap((void *)address, 4096, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (page != (void *)address)
@@ -78,7 +88,9 @@ __attribute__((constructor)) static void begin(void)
     int file = (int)made(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CLOEXEC, 0);
     if (file < 0)
         return;
-    void *mapped = mmap(NULL, RECORD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+    void *mapped = MAP_FAILED;
+    if (!syscall(SYS_fstat, file, &status))
+        mapped = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
     close(file);
     if (mapped == MAP_FAILED)
         return;
@@ -131,7 +143,7 @@ static void note(int number, long result, uint64_t flags, const char *path)
         return;
     size_t bytes = (sizeof(struct head) + 6 + length + 7) & ~(size_t)7;
     uint64_t at = atomic_fetch_add(&shared->end, bytes);
-    if (at + bytes > RECORD_BYTES)
+    if (at + bytes > shared->room)
         return; /* the tracer sees by the end that something is missing */
     clock_gettime(CLOCK_MONOTONIC, &now);
     struct head *head = (struct head *)((char *)shared + at);
@@ -153,9 +165,9 @@ static void note(int number, long result, uint64_t flags, const char *path)
  * change between the kernel's reading and ours. */
 static bool usable(int directory, const char *path)
 {
-    return gate && (uintptr_t)path >= 4096 && __libc_single_threaded && (directory == AT_FDCWD || *path == '/') &&
+    return gate && (uintptr_t)path >= 4096 && (uintptr_t)path < USER_END && __libc_single_threaded && (directory == AT_FDCWD || *path == '/') &&
            strncmp(path, "/proc/", 6) && strncmp(path, "/dev/", 5) &&
-           atomic_load_explicit(&shared->end, memory_order_relaxed) < RECORD_BYTES - (1 << 20);
+           atomic_load_explicit(&shared->end, memory_order_relaxed) < shared->room - (1 << 20);
 }
 
 /* Makes and notes a call; `flags` are what the record calls so.  Returns what the kernel does. */
@@ -182,6 +194,8 @@ static int open_at(int directory, const char *path, int flags, mode_t mode)
     bool only_reads = !(flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) && (flags & O_TMPFILE) != O_TMPFILE;
     if (only_reads && usable(directory, path))
         return (int)answer(look(SYS_openat, path, flags, 0, (unsigned)flags));
+    if (next_openat)
+        return next_openat(directory, path, flags, mode);
     return (int)syscall(SYS_openat, directory, path, flags, mode);
 }
 
@@ -276,6 +290,16 @@ EXPORT ssize_t readlinkat(int directory, const char *path, char *to, size_t byte
     if (usable(directory, path))
         return answer(look(SYS_readlinkat, path, (long)to, (long)bytes, 0));
     return syscall(SYS_readlinkat, directory, path, to, bytes);
+}
+
+/* It would lock the record too, all of it. */
+EXPORT int mlockall(int flags)
+{
+    gate = NULL;
+    if (shared)
+        munmap(shared, shared->room);
+    shared = NULL;
+    return (int)syscall(SYS_mlockall, flags);
 }
 
 enum { PLAIN = 0, UNUSUAL = 1 };

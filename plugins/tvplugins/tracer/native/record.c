@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -67,13 +68,21 @@ static int64_t now_ns(clockid_t clock)
 
 struct shared *record_open(int record, int done_fd)
 {
+    struct rlimit limit;
+    uint64_t room = MOST_BYTES;
+    void *mapped = MAP_FAILED;
     done = done_fd;
-    if (ftruncate(record, RECORD_BYTES))
-        return NULL;
-    void *mapped = mmap(NULL, RECORD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, record, 0);
+    if (!getrlimit(RLIMIT_FSIZE, &limit)) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    for (; mapped == MAP_FAILED && room >= FEWEST_BYTES; room /= 2)
+        if (!ftruncate(record, (off_t)room))
+            mapped = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, record, 0);
     if (mapped == MAP_FAILED)
         return NULL;
     shared = mapped;
+    shared->room = room * 2; /* the loop has halved it once more */
     atomic_store(&shared->end, FIRST_ENTRY);
     shared->since_1970_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
     return shared;
@@ -96,7 +105,7 @@ void record_call(pid_t tid, int kind, long long result, uint64_t flags, const ch
     size_t bytes = sizeof(struct head) + sizeof(uint16_t) + (length < 0 ? 0 : (size_t)length) + strings->bytes;
     bytes = (bytes + 7) & ~(size_t)7;
     uint64_t at = atomic_fetch_add(&shared->end, bytes);
-    if (at + bytes > RECORD_BYTES)
+    if (at + bytes > shared->room)
         return; /* full: the reader sees that by `end` */
     struct head *head = (struct head *)((char *)shared + at);
     head->kind = (uint16_t)kind;
@@ -119,8 +128,8 @@ void record_trouble(const char *reason)
 /* The library finds the record full from now on, and makes no calls itself any more. */
 void record_close(void)
 {
-    shared->final = atomic_exchange(&shared->end, RECORD_BYTES);
-    munmap(shared, RECORD_BYTES);
+    shared->final = atomic_exchange(&shared->end, shared->room);
+    munmap(shared, shared->room);
     shared = NULL;
     close(done);
 }

@@ -14,16 +14,18 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define RECORD_BYTES (1ull << 30)   /* sparse; what does not fit any more is not made by the library, but traced */
+#define MOST_BYTES (1ull << 30)    /* sparse; what does not fit any more is not made by the library, but traced */
+#define FEWEST_BYTES (1ull << 21)
 #define FIRST_ENTRY 65536
 #define SLOTS 8192
 #define ENVIRONMENT "TASKVAULT_TRACE"
 
 struct shared {
-    _Atomic uint64_t end;           /* of the last entry; more than RECORD_BYTES if it is full */
+    _Atomic uint64_t end;           /* of the last entry; more than `room` if it is full */
     uint64_t final;                 /* `end` when the record was closed; 0 if it was not */
     _Atomic uint32_t generation;    /* grows when names change: what was noted before must be noted again */
     uint32_t reserved;
+    uint64_t room;                  /* bytes of the file: fewer where the caller has limits */
     int64_t since_1970_ns;          /* to be added to CLOCK_MONOTONIC: times never go back, whatever sets the clock */
     _Atomic uint32_t made[SLOTS];   /* calls that the library made, by task number modulo SLOTS */
 };

@@ -197,21 +197,29 @@ static void add_address(struct task *task, uint64_t address, uint64_t bytes)
     task->addresses++;
 }
 
+static void add_message(struct task *task, uint64_t at)
+{
+    struct msghdr message;
+    if (read_memory(task->tid, at, &message, sizeof message)) {
+        add_address(task, (uint64_t)message.msg_name, message.msg_namelen);
+        return;
+    }
+    strings_add(&task->strings, NULL, -1);
+    task->addresses++;
+}
+
 static void add_addresses(struct task *task, const uint64_t *args)
 {
-    struct mmsghdr messages;
     switch (task->call) {
     case SYS_sendto:
         add_address(task, args[4], args[5]);
         break;
     case SYS_sendmsg:
-        if (read_memory(task->tid, args[1], &messages.msg_hdr, sizeof messages.msg_hdr))
-            add_address(task, (uint64_t)messages.msg_hdr.msg_name, messages.msg_hdr.msg_namelen);
+        add_message(task, args[1]);
         break;
     case SYS_sendmmsg:
         for (uint64_t number = 0; number < args[2] && number < 1024; number++)
-            if (read_memory(task->tid, args[1] + number * sizeof messages, &messages, sizeof messages))
-                add_address(task, (uint64_t)messages.msg_hdr.msg_name, messages.msg_hdr.msg_namelen);
+            add_message(task, args[1] + number * sizeof(struct mmsghdr));
         break;
     default:
         add_address(task, args[1], args[2]);
@@ -238,8 +246,8 @@ static bool begin_call(struct task *task)
     task->call = (int)info.seccomp.nr;
     task->addresses = 0;
     strings_clear(&task->strings);
-    if (info.seccomp.ret_data == UNKNOWN_CALL)
-        return true;
+    if (info.seccomp.ret_data != KNOWN_CALL || task->call >= MOST_CALLS || !calls[task->call].name)
+        return true; /* of a filter of its own, if it is not ours */
     const struct call *call = &calls[task->call];
     uint64_t args[6];
     memcpy(args, info.seccomp.args, sizeof args);
@@ -252,7 +260,8 @@ static bool begin_call(struct task *task)
     }
     if (task->call == SYS_openat2) {
         uint64_t how[3] = {0};
-        read_memory(task->tid, args[2], how, args[3] < sizeof how ? args[3] : sizeof how);
+        if (!read_memory(task->tid, args[2], how, args[3] < sizeof how ? args[3] : sizeof how))
+            record_trouble("the flags of a call could not be read");
         task->flags = how[0];
         if (how[2] & 0x10)
             record_trouble("a process opened a file below a root of its own (openat2)");
@@ -324,6 +333,8 @@ static void end_call(struct task *task)
     int length = 0, path_length;
     int number = task->call;
     task->call = -1;
+    if (!recording)
+        return; /* it began before the record was closed */
     struct __ptrace_syscall_info info;
     if (ptrace(PTRACE_GET_SYSCALL_INFO, task->tid, sizeof info, &info) <= 0 || info.op != PTRACE_SYSCALL_INFO_EXIT) {
         record_trouble("the result of a call could not be read");
@@ -401,8 +412,10 @@ static void cloned(pid_t tid)
     record_call(tid, CLONED, (long long)child, flags, NULL, 0, &(struct strings){0});
     struct task *made = task_of((pid_t)child);
     made->program = task_of(tid)->program;
+    /* After vfork the maker waits, but its other threads do not. */
     if ((flags & CLONE_VM) && !(flags & CLONE_VFORK))
-        made->shares = task_of(tid)->shares = true;
+        task_of(tid)->shares = true;
+    made->shares = (flags & CLONE_VM) && task_of(tid)->shares;
 }
 
 static void stopped(pid_t tid, int status)
@@ -547,12 +560,14 @@ static void trace(int ready, int record, int done, const char *library)
             signal(number, SIG_IGN);
     /* Without SA_RESTART, so that waitpid comes back. */
     sigaction(SIGALRM, &(struct sigaction){.sa_handler = linger_over}, NULL);
-    close(STDIN_FILENO);
-    close(STDOUT_FILENO);
-    close(STDERR_FILENO);
+    for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; stream++)
+        if (stream != ready) /* which may be there, if the command is to have none */
+            close(stream);
     shared = record_open(record, done);
-    if (!shared)
-        _exit(1);
+    if (!shared) {
+        none = (char)errno;
+        _exit(write(ready, &none, 1) == 1);
+    }
     if (gate)
         inject_begin(library, gate, record);
     unsigned long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEEXEC |
