@@ -28,6 +28,13 @@ for point in points:
 assert len(points) >= 9, points
 """
 
+TRY_TRACERS = """
+from tvfs.plugin_api import PluginRegistry
+for name in ("native", "strace"):
+    print("  traces:", name, PluginRegistry().tracer(name).trouble() or "works here")
+assert not PluginRegistry().tracer("native").trouble()
+"""
+
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="taskvault-wheel-") as name:
@@ -91,6 +98,7 @@ def start_every_command(python: Path, clean: Path) -> None:
     for command in ("tv", "taskvault", "tvd"):
         assert run([str(python.parent / command), "--help"], cwd=clean).strip(), f"{command} --help says nothing"
         print(f"  starts: {command}")
+    print(run([str(python), "-c", TRY_TRACERS], cwd=clean), end="")
 
 
 def run(command: list[str], cwd: Path | None = None) -> str:

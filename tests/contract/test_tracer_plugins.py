@@ -87,6 +87,32 @@ def test_what_a_command_leaves_behind_goes_on_after_the_record_was_closed(tmp_pa
     assert (tmp_path / "survived").exists()
 
 
+def test_a_full_record_is_declared_and_stops_nobody(tmp_path: Path) -> None:
+    prepare(tmp_path, "many")
+    program = "from tests.contract.test_tracer_plugins import fill; fill()"
+    environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    # As little as the tracer takes.
+    limited = ["prlimit", f"--fsize={1 << 21}", "--", sys.executable, "-c", program]
+    subprocess.run(limited, cwd=tmp_path, env=environment, check=True)
+
+
+def fill() -> None:
+    """Run in a process of its own."""
+    status, seen = watch(native_tracer.make({}), ["./many"], Path.cwd())
+    assert status == 0
+    assert any("room" in reason for reason in seen.incomplete)
+
+
+def test_a_program_that_may_not_read_the_library_does_not_hear_of_it(tmp_path: Path) -> None:
+    library = tmp_path / "inside.so"
+    shutil.copy(native_tracer.LIBRARY, library)
+    shell = ["sh", "-c", f"setpriv --reuid=65534 --clear-groups cat /dev/null 2>{tmp_path}/said"]
+    plain = subprocess.run(shell, check=False).returncode
+    said = (tmp_path / "said").read_text()
+    assert watch(native_tracer.NativeTracer(library=library), shell, tmp_path)[0] == plain
+    assert (tmp_path / "said").read_text() == said
+
+
 def told(seen: Observation) -> set[tuple[str, str, str, str]]:
     """What happened, with the program that did it in place of numbers that differ from run to run."""
     programs = {process.pid: process.programs[-1] if process.programs else "" for process in seen.processes}

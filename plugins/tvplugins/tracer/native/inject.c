@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <unistd.h>
@@ -89,6 +90,15 @@ static bool read_exactly(pid_t tid, uint64_t address, void *to, size_t bytes)
 {
     struct iovec here = {to, bytes}, there = {(void *)address, bytes};
     return process_vm_readv(tid, &here, 1, &there, 1, 0) == (ssize_t)bytes;
+}
+
+/* Whether it is of the user that we are: others may not be let to the library, and the loader would say so. */
+static bool same_user(pid_t tid)
+{
+    char path[32];
+    struct stat status;
+    snprintf(path, sizeof path, "/proc/%d", tid);
+    return !stat(path, &status) && status.st_uid == geteuid();
 }
 
 /* Reads what there is from the stack pointer up, and finds the parts. */
@@ -228,7 +238,7 @@ struct program *inject(pid_t tid, const char *path)
         return NULL;
     stack.at = registers.rsp;
     stack.headers = stack.headers_count = stack.base = stack.secure = 0;
-    if (!read_stack(tid, &stack) || !plain_environment(&stack) || !takes_library(tid, &stack) ||
+    if (!same_user(tid) || !read_stack(tid, &stack) || !plain_environment(&stack) || !takes_library(tid, &stack) ||
         !add_variables(tid, &stack))
         return NULL;
     program->executed++;
