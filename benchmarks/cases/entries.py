@@ -11,7 +11,7 @@ from time import perf_counter_ns
 
 from benchmarks.many_entries import filled, key_of
 from benchmarks.pairs import Outcome
-from benchmarks.workplace import fresh, running
+from benchmarks.workplace import await_rest, fresh, running
 from taskvault.client import Client
 from taskvault.protocol import messages as m
 
@@ -30,6 +30,7 @@ def measure(cache: Path, pairs: int) -> list[Outcome]:
             home = fresh(cache / f"entries-{count}")
             shutil.copytree(filled(cache, count), home)
             stack.enter_context(running(home))
+            await_rest(home)
             sides.append(_Side(stack.enter_context(Client.connect(home)), count))
         return [_compared(name, carry_out, *sides) for name, carry_out in _Side.REQUESTS.items()]
 
