@@ -103,7 +103,11 @@ GATHERING = pytest.mark.parametrize("transport", [WRITEBACK, "pyfuse3"], indirec
 """For tests of what the kernel does with what it gathers."""
 
 
-@pytest.fixture(params=[*TRANSPORTS, WRITEBACK])
+EVERY_WAY = pytest.mark.parametrize("transport", [*TRANSPORTS, WRITEBACK], indirect=True)
+"""For tests of what is written and must be there afterwards."""
+
+
+@pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     """Each way to speak with the kernel."""
     return str(request.param)

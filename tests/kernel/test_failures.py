@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import GATHERING, Serve
+from tests.kernel.conftest import EVERY_WAY, GATHERING, Serve
 
 pytestmark = pytest.mark.kernel
 
@@ -25,6 +25,7 @@ def test_a_handler_that_raises_is_an_error_for_one_and_the_mount_lives(serve: Se
     assert (server.work / "file").read_text() == "alive"
 
 
+@EVERY_WAY
 def test_a_full_vault_tells_whoever_syncs_and_keeps_what_fits(serve: Serve) -> None:
     server = serve("--capacity", str(4 << 20))
     (server.work / "fits").write_bytes(bytes(1 << 20))

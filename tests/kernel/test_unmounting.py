@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import GATHERING, WRITEBACK, Serve
+from tests.kernel.conftest import EVERY_WAY, GATHERING, WRITEBACK, Serve
 
 pytestmark = pytest.mark.kernel
 
@@ -34,6 +34,7 @@ def test_sigterm_loses_nothing_of_a_file_that_is_still_open_and_dirty(serve: Ser
     assert not is_mounted(server.point)
 
 
+@EVERY_WAY
 def test_sigterm_loses_nothing_of_a_mapping(serve: Serve) -> None:
     server = serve("--show-contents")
     code = (
@@ -70,6 +71,7 @@ def test_a_directory_somebody_stands_in_is_named_too(serve: Serve) -> None:
         sleeper.kill()
 
 
+@EVERY_WAY
 def test_an_unmount_with_force_flushes_and_takes_the_mount_away_at_once(serve: Serve) -> None:
     server = serve("--show-contents")
     with open(server.work / "file", "w") as file:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import GATHERING, Serve, Server
+from tests.kernel.conftest import EVERY_WAY, GATHERING, Serve, Server
 
 pytestmark = pytest.mark.kernel
 
@@ -39,6 +39,7 @@ def fill(server: Server) -> dict[str, bytes]:
     return contents(server)
 
 
+@EVERY_WAY
 def test_everything_is_there_after_an_orderly_end(serve: Serve, home: tuple[str, str]) -> None:
     server = serve(*home)
     written = fill(server)
@@ -61,6 +62,7 @@ def test_sigterm_loses_nothing_of_an_open_dirty_file(serve: Serve, home: tuple[s
     assert contents(serve(*home)) == {"dirty": b"not yet with the filesystem"}
 
 
+@EVERY_WAY
 def test_a_killed_server_loses_nothing_that_was_closed_or_synced(serve: Serve, home: tuple[str, str]) -> None:
     server = serve(*home)
     written = fill(server)
@@ -86,6 +88,7 @@ def test_an_open_file_without_a_name_is_gone_after_a_kill(serve: Serve, home: tu
     assert not [path for path in Path(home[1], "staging").rglob("*") if path.is_file()]
 
 
+@EVERY_WAY
 def test_a_full_vault_tells_whoever_syncs_and_works_on(serve: Serve, home: tuple[str, str]) -> None:
     server = serve(*home, "--capacity", str(64 << 20))
     (server.work / "fits").write_bytes(b"x" * (1 << 20))

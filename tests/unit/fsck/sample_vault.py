@@ -106,7 +106,7 @@ async def make(home: Path) -> None:
         plain = world.mkdir(WORK, b"plain")
         await world.write(plain, b"empty", b"")
         await world.write(plain, b"small", b"small\n")
-        await world.write(plain, b"large", random.randbytes(420_000))
+        await world.write(plain, b"large", random.randbytes(340_000))
         await world.write(plain, b"medium", random.randbytes(20_000))
         fs.symlink(plain, b"link", b"small", CALLER)
         fs.mknod(plain, b"pipe", stat.S_IFIFO | 0o644, 0, CALLER)

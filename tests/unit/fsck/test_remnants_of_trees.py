@@ -29,9 +29,9 @@ async def _attached(world: World) -> Ino:
 @pytest.mark.parametrize("moved", [b"middle/kept", b"middle/inner/deep", b"middle/inner"])
 @pytest.mark.parametrize("removed", [b"middle", b"."])
 async def test_what_was_moved_out_of_a_removed_directory_has_one_name(
-    moved: bytes, removed: bytes, tmp_path: Path
+    moved: bytes, removed: bytes, place: Path
 ) -> None:
-    home = tmp_path / "home"
+    home = place / "home"
     create_vault(home, settings=VaultSettings(capacity_bytes=256 << 20), registry=PluginRegistry())
     async with opened(home) as world:
         fs = world.filesystem
@@ -71,9 +71,9 @@ async def _sweep_in_part(world: World, steps: int) -> bool:
 
 @pytest.mark.parametrize("removed", [b"tree", b"tree/middle"])
 @pytest.mark.parametrize("moved", [False, True])
-async def test_wherever_a_sweep_is_ended_everything_is_in_order(moved: bool, removed: bytes, tmp_path: Path) -> None:
+async def test_wherever_a_sweep_is_ended_everything_is_in_order(moved: bool, removed: bytes, place: Path) -> None:
     for steps in range(1, 60):
-        home = tmp_path / str(steps)
+        home = place / str(steps)
         create_vault(home, settings=VaultSettings(capacity_bytes=256 << 20), registry=PluginRegistry())
         async with opened(home, sweep_slice=1) as world:
             fs = world.filesystem
