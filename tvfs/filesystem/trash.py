@@ -111,12 +111,16 @@ class Trash:
     async def _list(self) -> None:
         self._unlisted = False
         names: list[bytes] = [b""]
-        while names and not self._unlisted:
-            listing = self._directories.listing(TRASH, self._trash(), names[-1])
-            names = [listed.name for listed in islice(listing, self._slice)]
-            for name in names:
-                self._remember(int(name, 16))
-            await self._slices.next()
+        try:
+            while names and not self._unlisted:
+                listing = self._directories.listing(TRASH, self._trash(), names[-1])
+                names = [listed.name for listed in islice(listing, self._slice)]
+                for name in names:
+                    self._remember(int(name, 16))
+                await self._slices.next()
+        except BaseException:
+            self._unlisted = True  # whoever waited for the sweep has gone, and it ended before the list did
+            raise
 
     def _is_thrown(self, ino: int) -> bool:
         return self._catalog.get(Family.DIRENT, TRASH.to_bytes(8, "big") + _name(ino)) is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from tvfs.catalog.catalog import Family
 from tvfs.content.snapshot import Snapshot
@@ -125,3 +126,23 @@ async def test_removal_by_the_owner_works_in_read_only_places(world: MemoryWorld
         world.filesystem.resolve(b"key", scope)
     with pytest.raises(NotFound):
         world.filesystem.discard(scope, b"key")
+
+
+async def test_a_sweep_that_is_given_up_while_it_lists_the_trash_leaves_nothing_for_ever(world: MemoryWorld) -> None:
+    snapshot = await attached(world)
+    for number in range(3 * world.settings.sweep_slice):
+        world.filesystem.attach(WORK, b"%d" % number, snapshot)
+        world.filesystem.discard(WORK, b"%d" % number)
+    world.filesystem.discard(WORK, b"a")
+    world.kill()
+    with trio.CancelScope() as given_up:  # whoever waited for room has gone
+
+        def requests() -> int:
+            given_up.cancel()
+            return 0
+
+        world.vault.slices.requests = requests
+        await world.filesystem.sweep()
+    assert given_up.cancelled_caught
+    assert await world.filesystem.sweep() == 0
+    assert rows(world) == EMPTY
