@@ -213,7 +213,7 @@ class RocksCatalog:
         Every look-up in a family sorts the removed ranges that are still in memory: after thousands of removals of
         small trees one took milliseconds, though hardly any of these ranges had a row in it.
         """
-        if any(type(each) is not Delete and each.family is family for each in before):
+        if any(type(each) is Put and each.family is family and start <= each.key < end for each in before):
             return None  # what the same batch puts into the range is not seen here
         found = [key for key, _ in islice(self.scan(family, start, end), _FEW_ROWS + 1)]
         return found if len(found) <= _FEW_ROWS else None

@@ -153,6 +153,21 @@ def test_the_memtables_of_a_fresh_catalog_take_little(path: Path) -> None:
     assert used < 1 << 20
 
 
+
+def test_every_range_with_few_rows_in_a_batch_goes_row_by_row(path: Path) -> None:
+    catalog = filled(path, 100)
+    keys = [key for key, _ in catalog.scan(Family.INODE)]
+    catalog._families[Family.INODE].flush()
+    batch = Batch()
+    batch.put(Family.INODE, keys[50], b"elsewhere")
+    batch.delete_range(Family.INODE, keys[0], keys[4])
+    batch.delete_range(Family.INODE, keys[2], keys[8])
+    catalog.write(batch)
+    assert [key for key, _ in catalog.scan(Family.INODE)] == keys[8:]
+    assert catalog._families[Family.INODE].property_int_value("rocksdb.num-deletes-active-mem-table") >= 8
+    catalog.close()
+
+
 KEYS = st.binary(max_size=3)
 FAMILIES = st.sampled_from([Family.SYS, Family.DIRENT, Family.CHUNK])
 CHANGES = st.lists(
