@@ -27,6 +27,7 @@ from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.posix_error import NotFound
 from tvfs.filesystem.ranges import AttachedRange
 from tvfs.filesystem.scans import rows_of
+from tvfs.filesystem.trash import trash_key
 from tvfs.vault.counters import NEXT_SEQ, Counters
 from tvfs.vault.pace import Pace
 
@@ -69,13 +70,15 @@ class Gatherer:
             await trio.sleep(INTERVAL_S)
 
     async def gather(self) -> None:
-        """Go through everything that is queued."""
+        """Go through everything that is queued, up to a range of which a part is still in the trash."""
         pace = Pace()
         while True:
             queued = self._evictables.last_queued()
             if queued is None:
                 return
             ino, state = queued
+            if state == RANGE_NEXT and self._is_being_swept(ino):
+                return
             try:
                 await self._next(ino, state, pace)
             except (TreeIndexMissing, RowDamaged, NotFound):  # gone meanwhile, or damaged: nobody can list it
@@ -96,6 +99,12 @@ class Gatherer:
 
     def _is_being_dissolved(self, attached: AttachedRange) -> bool:
         return self._catalog.get(Family.USAGE, file_row(TO_GATHER, attached.first)) is not None
+
+    def _is_being_swept(self, first: int) -> bool:
+        """Whether something of a range is in the trash: what the sweep has taken back of it, only the range knows."""
+        attached = self._nodes.ranges.find(first)
+        end = first + 1 if attached is None else attached.end
+        return next(self._catalog.scan(Family.DIRENT, trash_key(first), trash_key(end)), None) is not None
 
     def _settle(self, ino: int) -> None:
         change = self._namespace.change()
@@ -187,6 +196,9 @@ class Gatherer:
             change.commit()
             if any(attached.first <= damaged < attached.end for damaged in self._damaged):
                 self._settle(ino)
+            return
+        if self._is_being_swept(ino):
+            change.commit()
             return
         # No await since the last look at the rows: nothing of the range has come back.
         change.batch.delete(Family.USAGE, file_row(TO_GATHER, ino))

@@ -123,7 +123,7 @@ class Trash:
             raise
 
     def _is_thrown(self, ino: int) -> bool:
-        return self._catalog.get(Family.DIRENT, TRASH.to_bytes(8, "big") + _name(ino)) is not None
+        return self._catalog.get(Family.DIRENT, trash_key(ino)) is not None
 
     def _remember(self, ino: int) -> None:
         if len(self._thrown) < MOST_REMEMBERED:
@@ -276,3 +276,8 @@ class Trash:
 def _name(ino: int) -> bytes:
     """Return what something is called in the trash."""
     return f"{ino:016x}".encode()
+
+
+def trash_key(ino: int) -> bytes:
+    """Return the key of the row that says that something is in the trash; they are in order of inode numbers."""
+    return TRASH.to_bytes(8, "big") + _name(ino)

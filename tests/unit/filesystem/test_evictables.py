@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from tvfs.filesystem.evictables import ASK_AGAIN_S, QUIET_S, NotMarkable, Ranked
 from tvfs.filesystem.inode import NO_HASH
 from tvfs.filesystem.model import KEYS, RENAME_EXCHANGE, WORK, Ino
 from tvfs.filesystem.posix_error import NotFound, PosixError, Stale
+from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.fsck.evictables import check_evictables
 from tvfs.fsck.examination import Examination
 from tvfs.fsck.names import check_names
@@ -305,6 +306,51 @@ async def test_a_kill_at_any_moment_of_gathering_loses_nothing(world: MemoryWorl
     assert batches > 5
     assert len(evicted_names(world)) == 60
     check(world)
+
+
+@pytest.mark.parametrize("removed", [b"cache/tree", b"cache/tree/a"])
+@pytest.mark.parametrize("gathered", [2, 3, 5])
+async def test_a_range_is_not_dissolved_while_a_part_of_it_is_half_swept(
+    gathered: int, removed: bytes, tmp_path: Path
+) -> None:
+    for swept in range(1, 12):
+        world = MemoryWorld(tmp_path / str(swept), settings=FilesystemSettings(sweep_slice=3))
+        world.mkdir(b"tree")
+        for directory in (b"a", b"a/b", b"c"):
+            world.mkdir(b"tree/" + directory)
+            for number in range(5):
+                await world.write(b"tree/%s/%d" % (directory, number), b"%d" % number)
+        snapshot = (await world.filesystem.snapshot(world.ino(b"tree"))).snapshot
+        mark(world, b"cache")
+        await world.filesystem.gatherer.gather()
+        world.filesystem.attach(world.ino(b"cache"), b"tree", snapshot)
+        await until_killed(world, gathered, world.filesystem.gatherer.gather)
+        world.filesystem.discard(*world.place(removed))
+        await until_killed(world, swept, world.filesystem.sweep)
+        await world.filesystem.gatherer.gather()
+        world.kill()
+        assert await world.filesystem.sweep() == 0
+        await world.filesystem.gatherer.gather()
+        check(world)
+        assert list(world.vault.catalog.scan(Family.RANGE)) == []
+        await world.aclose()
+
+
+async def until_killed(world: MemoryWorld, batches: int, work: Callable[[], Awaitable[object]]) -> None:
+    """Let a work write so many batches, then kill."""
+    write, left = world.vault.catalog.write, batches
+
+    def dies(batch: Batch) -> None:
+        nonlocal left
+        write(batch)
+        left -= 1
+        if not left:
+            raise ConnectionAbortedError
+
+    world.vault.catalog.write = dies  # type: ignore[method-assign]
+    with suppress(ConnectionAbortedError):
+        await work()
+    world.kill()
 
 
 async def test_what_was_gone_through_or_evicted_is_not_searched_again(world: MemoryWorld) -> None:
