@@ -105,6 +105,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         evictor = Evictor(vault.entries, views, clock, vault.slices, others=[filesystem.evictables])
         reclaimer = _reclaimer(vault, filesystem, evictor, config.reclaim)
         vault.room.make_room = reclaimer.make_room
+        vault.slices.is_urgent = reclaimer.is_urgent
         activity = ActivityRecorder()
         vault.slices.requests = activity.requests
         mount = _mount(config, WatchedFilesystem(filesystem, activity), lookups)

@@ -199,6 +199,11 @@ class Reclaimer:
                 break
         return done
 
+    def is_urgent(self) -> bool:
+        """Whether half of what eviction ahead of need keeps free is gone: whoever writes will soon wait for room."""
+        kept_bytes = (1 - self._settings.high_watermark) * self._reservations.capacity_bytes
+        return self._reservations.free_bytes < kept_bytes / 2
+
     def figures(self) -> dict[str, int | float]:
         """For the statistics, since the start."""
         return {"evicted_entries": self._evictor.evicted, "expired_entries": self._evictor.expired}

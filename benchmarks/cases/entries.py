@@ -16,6 +16,8 @@ from taskvault.client import Client
 from taskvault.protocol import messages as m
 
 FEW, MANY = 1_000, 1_000_000
+WARM_UP = 2_000
+"""Untimed, of each kind: a daemon that has just been started reads the indexes of its tables."""
 SAMPLES = 2_000
 PAGE = 100
 FLOOR = 2.0
@@ -41,11 +43,12 @@ def measure(cache: Path, pairs: int) -> list[Outcome]:
 
 def _compared(name: str, carry_out: Callable[[_Side], None], few: _Side, many: _Side) -> Outcome:
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(SAMPLES):
+    for number in range(WARM_UP + SAMPLES):
         for side, of_one in zip((few, many), times, strict=True):
             began_ns = perf_counter_ns()
             carry_out(side)
-            of_one.append((perf_counter_ns() - began_ns) / 1000)
+            if number >= WARM_UP:
+                of_one.append((perf_counter_ns() - began_ns) / 1000)
     for of_one in times:
         of_one.sort()
     small, large = (of_one[SAMPLES * 99 // 100] for of_one in times)

@@ -31,6 +31,8 @@ class Slices:
         self._idle_pause_s = idle_pause_s
         self.requests: Callable[[], int] = lambda: 0
         """How many have been served since the start; whoever serves them sets this."""
+        self.is_urgent: Callable[[], bool] = lambda: False
+        """Whether somebody will soon have to wait for what is done in the background."""
         self._requests = 0
         self._asked_s = float("-inf")
         self._round_s = float("-inf")
@@ -65,6 +67,6 @@ class Slices:
         requests = self.requests()
         if requests != self._requests:
             self._requests, self._asked_s = requests, now_s
-        if self._waiting:
+        if self._waiting or self.is_urgent():
             return 0.0
         return self._pause_s if now_s - self._asked_s < IDLE_AFTER_S else self._idle_pause_s

@@ -153,7 +153,6 @@ def test_the_memtables_of_a_fresh_catalog_take_little(path: Path) -> None:
     assert used < 1 << 20
 
 
-
 def test_every_range_with_few_rows_in_a_batch_goes_row_by_row(path: Path) -> None:
     catalog = filled(path, 100)
     keys = [key for key, _ in catalog.scan(Family.INODE)]

@@ -131,6 +131,14 @@ async def test_above_the_high_mark_it_evicts_down_to_the_low_one_and_no_further(
     assert vault.compactions == 1
 
 
+async def test_it_is_urgent_when_half_of_what_is_kept_free_is_gone(autojump_clock: trio.testing.MockClock) -> None:
+    vault = SmallVault(entries=90)
+    assert vault.free == 7_000
+    assert not vault.reclaimer.is_urgent()
+    vault.dead += 2_100  # the marks are at 90 % of 100,000 bytes
+    assert vault.reclaimer.is_urgent()
+
+
 async def test_room_on_demand_is_what_was_asked_for(autojump_clock: trio.testing.MockClock) -> None:
     vault = SmallVault(entries=90)
     await vault.room.reserve("a", 9_500)

@@ -70,6 +70,18 @@ async def test_there_is_no_pause_while_somebody_waits_for_the_work(autojump_cloc
     assert [time_s for time_s, _ in begun] == [1.0, 2.0]
 
 
+async def test_there_is_no_pause_while_it_is_urgent(autojump_clock: trio.testing.MockClock) -> None:
+    slices = Slices(pause_s=1.0)
+    slices.requests = Requests()
+    slices.is_urgent = lambda: trio.current_time() < ends_s
+    ends_s = trio.current_time() + 0.5
+    begun = await begun_by(slices, "a", 3)
+    assert [time_s for time_s, _ in begun] == [0.0] * 3
+    await trio.sleep(0.5)
+    begun = await begun_by(slices, "a", 3)
+    assert [time_s for time_s, _ in begun] == [0.0, 1.0, 2.0]
+
+
 async def test_a_slice_goes_on_until_it_has_taken_its_time(autojump_clock: trio.testing.MockClock) -> None:
     slices = Slices(pause_s=1.0)
     slices.requests = Requests()
