@@ -15,7 +15,7 @@ import trio
 
 SLICE_S = 0.0005
 """How long a work may hold the owner in one round, so that all of them together take about two milliseconds."""
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 """Between rounds while somebody asks."""
 IDLE_PAUSE_S = 0.001
 """Between rounds while nobody does; the system waits in milliseconds."""
