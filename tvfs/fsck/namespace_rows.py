@@ -73,8 +73,9 @@ class NamespaceRows:
 
     def named(self, ino: int) -> Inode | None:
         """Return what a name leads to: wherever it is now, what has lost its row is again as its tree says."""
-        if self._catalog.get(Family.INODE, ino.to_bytes(8, "big")) is not None:
-            return self.row(ino)
+        row = self._catalog.get(Family.INODE, ino.to_bytes(8, "big"))
+        if row is not None:
+            return decode_inode(row)
         member = self.member(ino)
         return None if member is None else self._as_attached(member)
 

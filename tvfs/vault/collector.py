@@ -77,25 +77,6 @@ class Collector:
 
     async def collect(self) -> int:
         """Let go of everything that can go now; return how many objects that were.  Raises what the catalog raises."""
-        return await self._collect()
-
-    async def run(self) -> None:
-        """Collect in the background, until cancelled; what fails is logged and tried again."""
-        wait_s = INTERVAL_S
-        while True:
-            await trio.sleep(wait_s)
-            try:
-                await self._collect()
-            except (TaskVaultError, OSError) as exc:
-                if not self.figures.failures:
-                    _log.warning("unwanted content stays for now, and is looked at again: %s", exc)
-                self.figures.failures += 1
-                wait_s = min(2 * wait_s, BACKOFF_S)
-            else:
-                self.figures.failures = 0
-                wait_s = INTERVAL_S
-
-    async def _collect(self) -> int:
         async with self._passing:
             if search_expected(self._catalog):
                 await search(self._catalog)
@@ -105,6 +86,22 @@ class Collector:
             await self._let_go_doomed(now)
             self.left_young, self.left_leased = now.young, now.leased
             return now.let_go
+
+    async def run(self) -> None:
+        """Collect in the background, until cancelled; what fails is logged and tried again."""
+        wait_s = INTERVAL_S
+        while True:
+            await trio.sleep(wait_s)
+            try:
+                await self.collect()
+            except (TaskVaultError, OSError) as exc:
+                if not self.figures.failures:
+                    _log.warning("unwanted content stays for now, and is looked at again: %s", exc)
+                self.figures.failures += 1
+                wait_s = min(2 * wait_s, BACKOFF_S)
+            else:
+                self.figures.failures = 0
+                wait_s = INTERVAL_S
 
     async def _let_go_newborn(self, now: _Pass) -> None:
         newborn = list(self._catalog.unwanted.newborn)

@@ -4,8 +4,32 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 
 from tvfs.plugin_api.tracer import TracedCommand
+
+LINGER_S = 0.5
+"""How long after its command's end the record may still grow; a process that then runs was left behind."""
+
+
+class StartedProcess:
+    """A command that was started under a tracer; it is our child, whatever traces it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The command's own."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return what `wait` would, or None."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """Return the exit status when the command has ended."""
+        return self._process.wait()
 
 
 def find_program(command: TracedCommand) -> str:

@@ -9,7 +9,6 @@ import os
 import select
 import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -17,14 +16,12 @@ from typing import IO
 from tvfs.plugin_api.tracer import Observation, TracedCommand
 from tvplugins.parameters import read_numbers
 from tvplugins.tracer.fold import observe
-from tvplugins.tracer.launch import find_program
+from tvplugins.tracer.launch import LINGER_S, StartedProcess, find_program
 from tvplugins.tracer.links import RealDisk
 from tvplugins.tracer.native_record import read_record
 
 PROGRAM = Path(__file__).with_name("native") / "taskvault-trace"
 LIBRARY = PROGRAM.with_name("taskvault-inside.so")
-LINGER_S = 0.5
-"""How long after its command's end the record may still grow; a process that then runs was left behind."""
 
 
 class NativeTracer:
@@ -71,7 +68,7 @@ class NativeTracer:
         return ""
 
 
-class NativeProcess:
+class NativeProcess(StartedProcess):
     """A command under the native tracer."""
 
     def __init__(self, tracer: list[str], command: TracedCommand, names: Mapping[int, str]) -> None:
@@ -83,7 +80,7 @@ class NativeProcess:
         trouble_reader, trouble = map(_no_stream, os.pipe())
         passed = (self._record.fileno(), done, trouble)
         try:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [tracer[0], *map(str, passed), tracer[1], found, *command.arguments],
                 cwd=command.directory,
                 env=dict(command.environment),
@@ -92,6 +89,7 @@ class NativeProcess:
                 stderr=command.stderr,
                 pass_fds=passed,
             )
+            super().__init__(process)
             os.close(trouble)
             trouble = -1
             self._check_started(os.read(trouble_reader, 4), found)
@@ -111,24 +109,10 @@ class NativeProcess:
             number = int.from_bytes(answer, "little")
             raise OSError(number, os.strerror(number), program)
 
-    @property
-    def pid(self) -> int:
-        """The command's own."""
-        return self._process.pid
-
-    def poll(self) -> int | None:
-        """Return what `wait` would, or None."""
-        return self._process.poll()
-
-    def wait(self) -> int:
-        """Return the exit status when the command has ended."""
-        return self._process.wait()
-
     def observe(self) -> Observation:
         """Wait, then return what was observed."""
         self.wait()
-        deadline_s = time.monotonic() + LINGER_S
-        select.select([self._done], [], [], max(0.0, deadline_s - time.monotonic()))
+        select.select([self._done], [], [], LINGER_S)
         os.close(self._done)
         with self._record as record, mmap.mmap(record.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             events = list(read_record(mapped, self._names))

@@ -15,12 +15,10 @@ from tvfs.plugin_api.tracer import Observation, TracedCommand
 from tvplugins.parameters import read_numbers
 from tvplugins.tracer.calls import FORBIDDEN, SIGNATURES, Raw
 from tvplugins.tracer.fold import observe
-from tvplugins.tracer.launch import find_program
+from tvplugins.tracer.launch import LINGER_S, StartedProcess, find_program
 from tvplugins.tracer.links import RealDisk
 from tvplugins.tracer.strace_output import MAKING_TASKS, StraceOutput
 
-LINGER_S = 0.5
-"""How long after its command's end the record may still grow; a process that then runs was left behind."""
 _POLL_S = 0.002
 _CALLS = ",".join(f"?{name}" for name in (*SIGNATURES, *FORBIDDEN, *MAKING_TASKS))
 """With `?`, names that this strace does not know are passed over: fchmodat2 came with Linux 6.6."""
@@ -69,26 +67,13 @@ class StraceTracer:
         return StracedProcess(process, record, command.directory)
 
 
-class StracedProcess:
+class StracedProcess(StartedProcess):
     """A command under strace."""
 
     def __init__(self, process: subprocess.Popen[bytes], record: IO[bytes], directory: str) -> None:
-        self._process = process
+        super().__init__(process)
         self._record = record
         self._directory = os.path.realpath(directory)
-
-    @property
-    def pid(self) -> int:
-        """The command's own."""
-        return self._process.pid
-
-    def poll(self) -> int | None:
-        """Return what `wait` would, or None."""
-        return self._process.poll()
-
-    def wait(self) -> int:
-        """Return the exit status when the command has ended."""
-        return self._process.wait()
 
     def observe(self) -> Observation:
         """Wait, then return what was observed."""

@@ -285,21 +285,8 @@ async def test_a_kill_at_any_moment_of_gathering_loses_nothing(world: MemoryWorl
     world.filesystem.attach(world.ino(b"cache"), b"tree", snapshot)
     batches = 0
     while rows(world, TO_GATHER):
-        write = world.vault.catalog.write
         batches += 1
-        left = batches
-
-        def dies(batch: Batch, write: Callable[[Batch], None] = write) -> None:
-            nonlocal left
-            write(batch)
-            left -= 1
-            if not left:
-                raise ConnectionAbortedError
-
-        world.vault.catalog.write = dies  # type: ignore[method-assign]
-        with suppress(ConnectionAbortedError):
-            await world.filesystem.gatherer.gather()
-        world.kill()
+        await until_killed(world, batches, world.filesystem.gatherer.gather)
         check(world)
         assert await world.read(b"cache/tree/a/b/19") == b"19"
         assert len(world.names(b"cache/tree/a")) == 21
