@@ -69,7 +69,9 @@ class NamespaceRows:
             return decode_inode(row)
         member = self.member(ino)
         # A tree still tells of directories that were removed, as long as something else needs its range.
-        return None if member is None or not self.shows_member(member) else self._as_attached(member)
+        if member is None or not (self.shows_member(member) or self._is_called(member, ino)):
+            return None
+        return self._as_attached(member)
 
     def named(self, ino: int) -> Inode | None:
         """Return what a name leads to: wherever it is now, what has lost its row is again as its tree says."""
@@ -124,6 +126,12 @@ class NamespaceRows:
         if directory is None or self.base_entry(directory, entry.name) is None:
             return False
         return self._catalog.get(Family.DIRENT, parent.to_bytes(8, "big") + entry.name) is None
+
+    def _is_called(self, member: tuple[IndexEntry, int, AttachedRange], ino: int) -> bool:
+        """Whether a row has the name that the tree gives an inode: its directory is an ordinary one by now."""
+        entry, parent, _ = member
+        dirent = self.dirent(parent, entry.name)
+        return dirent is not None and dirent.child == ino and dirent.kind != 0
 
     def put(self, batch: Batch, ino: int, inode: Inode) -> None:
         """Set the row of an inode."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.unit.fsck.sample_vault import CALLER, REGISTRY, World, opened
+from tvfs.catalog.catalog import Batch
 from tvfs.filesystem.model import WORK, Ino
 from tvfs.fsck.run import fsck
 from tvfs.plugin_api import PluginRegistry
@@ -86,6 +88,47 @@ async def test_wherever_a_sweep_is_ended_everything_is_in_order(moved: bool, rem
             if moved:
                 fs.rename(inner, b"other", WORK, b"moved", 0)
             fs.symlink(inner, b"link", b"target", CALLER)
+            above, _, name = removed.rpartition(b"/")
+            fs.discard(fs.resolve(above, WORK), name)
+            was_ended = await _sweep_in_part(world, steps)
+            await world.vault.catalog.flush()
+        assert [str(finding) for finding in fsck(home, REGISTRY, dry=True).findings] == [], f"after {steps} steps"
+        if not was_ended:
+            return
+    raise AssertionError("the sweep never came to its end")
+
+
+async def _gather_in_part(world: World, batches: int) -> None:
+    """Let the gatherer write so many batches."""
+    write, left = world.vault.catalog.write, batches
+
+    def counted(batch: Batch) -> None:
+        nonlocal left
+        write(batch)
+        left -= 1
+        if not left:
+            raise ConnectionAbortedError
+
+    world.vault.catalog.write = counted  # type: ignore[method-assign]
+    with suppress(ConnectionAbortedError):
+        await world.filesystem.gatherer.gather()
+    world.vault.catalog.write = write  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("removed", [b"tree", b"tree/middle"])
+@pytest.mark.parametrize("gathered", [3, 6])
+async def test_wherever_the_sweep_of_a_tree_that_is_being_made_ordinary_is_ended_everything_is_in_order(
+    gathered: int, removed: bytes, place: Path
+) -> None:
+    for steps in range(1, 60):
+        home = place / str(steps)
+        create_vault(home, settings=VaultSettings(capacity_bytes=256 << 20), registry=PluginRegistry())
+        async with opened(home) as world:
+            await _attached(world)
+            world.filesystem.evictables.mark(world.filesystem.resolve(b"tree", WORK), True)
+            await _gather_in_part(world, gathered)
+        async with opened(home, sweep_slice=1) as world:
+            fs = world.filesystem
             above, _, name = removed.rpartition(b"/")
             fs.discard(fs.resolve(above, WORK), name)
             was_ended = await _sweep_in_part(world, steps)
