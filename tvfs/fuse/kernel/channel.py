@@ -30,6 +30,9 @@ Handler = Callable[[Header, tuple[Any, ...]], Buffer | Later | None]
 
 READ_UNASKED = 8
 """How many requests are read in a row without looking first; a look costs as much as half of a read."""
+_SHORT_BYTES = 512
+"""An answer up to this long is put together before it is written: writing two parts takes 0.1 µs more."""
+_BUFFERS = (bytes, bytearray, memoryview)
 _log = structlog.get_logger()
 _TRY_AGAIN = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOENT})
 """Nothing to read after all: taken back while we were on our way to it (ENOENT: while it was being read)."""
@@ -126,8 +129,8 @@ class Channel:
         if answer is None:
             return None
         # Asked this way round: whether something is a coroutine takes half a microsecond to find out.
-        if isinstance(answer, bytes | bytearray | memoryview):
-            self._send(replies.header(header.unique, len(answer)), answer)
+        if answer.__class__ is bytes or isinstance(answer, _BUFFERS):
+            self._reply(header[2], answer)
             return None
         return answer
 
@@ -156,7 +159,7 @@ class Channel:
         elif answer is None:
             self._send(replies.failure(header.unique, errno.EINTR))
         else:
-            self._send(replies.header(header.unique, len(answer)), answer)
+            self._reply(header.unique, answer)
 
     def _interrupt(self, header: Header, fields: tuple[Any, ...]) -> None:
         """Stop reading for somebody who was killed.
@@ -170,6 +173,13 @@ class Channel:
 
     def _refuse(self, header: Header, exc: Exception) -> None:
         self._send(replies.failure(header.unique, errno_of(_NAMES[header.opcode], exc)))
+
+    def _reply(self, unique: int, payload: Buffer) -> None:
+        head = replies.header(unique, len(payload))
+        if len(payload) <= _SHORT_BYTES:
+            self._send(head + payload)
+        else:
+            self._send(head, payload)
 
     def _send(self, *parts: Buffer) -> None:
         try:

@@ -44,8 +44,9 @@ def entry(attributes: FileAttributes, timeout_s: float) -> bytes:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=8)
 def absent(timeout_s: float) -> bytes:
-    """Return the answer that a name is not there, to be believed for that long."""
+    """Return the answer that a name is not there, to be believed for that long: always one of the same two."""
     seconds, nanoseconds = _timeout(timeout_s)
     return p.ENTRY_OUT.pack(0, 0, seconds, 0, nanoseconds, 0, *(0,) * 16)
 
