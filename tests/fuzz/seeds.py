@@ -314,7 +314,7 @@ def kernel_requests() -> list[bytes]:
         request(16, struct.pack("=QQIIQII", 1, 0, 4, 0, 0, 0, 0) + b"data"),
         request(42, struct.pack("=IIQQ", 1, 0, 5, 1)),
         request(26, struct.pack("=IIII", 7, 45, 1 << 20, 0) + bytes(48)),
-        request(21, struct.pack("=II", 1, 0) + b"x\0v"),
+        request(21, struct.pack("=II", 1, 0) + b"x\0v"), request(52, struct.pack("=IIQII", 0, 0, 0, 0, 0xFFF)),
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,25 @@ def test_root_writes_and_privileges_stay(server: Server) -> None:
     with open(path, "ab") as file:
         file.write(b"true\n")
     assert stat.S_IMODE(path.stat().st_mode) == 0o4755
+
+
+def test_a_file_says_when_it_was_made_whatever_is_done_to_it(serve: Serve, vault: Path) -> None:
+    server = serve("--vault", str(vault))
+    file = server.work / "file"
+    before_s = time.time()
+    file.write_bytes(b"x")
+    born = subprocess.run(["stat", "-c", "%.9W", file], capture_output=True, check=True).stdout
+    # The kernel's coarse clock may be a tick behind.
+    assert before_s - 0.1 < float(born) < time.time() + 0.1
+    os.utime(file, (1, 1))
+    file.rename(server.work / "renamed")
+    with (server.work / "renamed").open("ab") as opened:
+        opened.write(b"y")
+    # The kernel forgets the inode and asks again.
+    subprocess.run(["sh", "-c", "echo 2 > /proc/sys/vm/drop_caches"], check=True)
+    again = subprocess.run(["stat", "-c", "%.9W %s %.9Y", server.work / "renamed"], capture_output=True, check=True)
+    assert again.stdout.split()[:2] == [born.strip(), b"2"]
+    assert counts(server)["statx"] >= 2
 
 
 def test_a_listing_is_kept_by_the_kernel_and_never_out_of_date(server: Server) -> None:

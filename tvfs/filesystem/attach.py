@@ -207,4 +207,5 @@ def attached_root(root: TreeIndexRoot, attached: AttachedRange, parent: int) -> 
         hash=attached.index,
         parent=parent,
         entries=root.entries,
+        born_ns=attached.attached_ns,
     )

@@ -1,9 +1,9 @@
 """The inode row: 112 bytes and, for a symlink, its target.
 
-`>BBHIIIIIQqqqQQ32s8x`: version, content state, flags, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime (ns),
-parent, entries, hash, 8 zero bytes.  The hash is the content's, or of a directory the id of its base tree index; zeros
-for none.  `parent` and `entries` (names in it) are kept for directories only.  The size of a staged file is that of its
-staging file.
+`>BBHIIIIIQqqqQQ32sq`: version, content state, flags, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime (ns),
+parent, entries, hash, birth time (ns; 0: unknown, as in rows from before it was kept).  The hash is the content's, or
+of a directory the id of its base tree index; zeros for none.  `parent` and `entries` (names in it) are kept for
+directories only.  The size of a staged file is that of its staging file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from tvfs.content.reference import Content, ContentKind
 from tvfs.errors import RowDamaged, TaskVaultError
 
-_ROW = struct.Struct(">BBHIIIIIQqqqQQ32s8x")
+_ROW = struct.Struct(">BBHIIIIIQqqqQQ32sq")
 _VERSION = 1
 ROW_BYTES = _ROW.size
 NO_HASH = bytes(32)
@@ -78,6 +78,8 @@ class Inode(msgspec.Struct, frozen=True, gc=False):
     parent: int = 0
     entries: int = 0
     target: bytes = b""
+    born_ns: int = 0
+    """When it was made or attached; 0 if nobody knows."""
 
     @property
     def is_directory(self) -> bool:
@@ -114,6 +116,7 @@ class Inode(msgspec.Struct, frozen=True, gc=False):
             _ROW.pack(
                 _VERSION, self.state, self.flags, self.mode, self.uid, self.gid, self.nlink, self.rdev, self.size,
                 self.atime_ns, self.mtime_ns, self.ctime_ns, self.parent, self.entries, self.hash,
+                self.born_ns,
             )
             + self.target
         )  # fmt: skip
@@ -126,11 +129,12 @@ class Inode(msgspec.Struct, frozen=True, gc=False):
         if len(row) < ROW_BYTES or row[1] > STAGED:
             raise RowDamaged("An inode's row in the catalog")
         (
-            _, state, flags, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime, parent, entries, hash_,
+            _, state, flags, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime, parent, entries, hash_, born,
         ) = _ROW.unpack_from(row)  # fmt: skip
         target = row[ROW_BYTES:]
         return Inode(
-            mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, flags, state, hash_, parent, entries, target
+            mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, flags, state, hash_, parent, entries, target,
+            born,
         )  # fmt: skip
 
 

@@ -55,6 +55,8 @@ class FileAttributes(msgspec.Struct, frozen=True, gc=False):
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
+    born_ns: int = 0
+    """0 if nobody knows."""
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):

@@ -328,7 +328,7 @@ def _new_inode(  # noqa: PLR0913 - what the kernel tells of a new inode
         gid = directory.gid
         if kind == stat.S_IFDIR:
             mode |= stat.S_ISGID
-    made = Inode(kind | mode & _PERMISSIONS, caller.uid, gid, 1, 0, now_ns, now_ns, now_ns)
+    made = Inode(kind | mode & _PERMISSIONS, caller.uid, gid, 1, 0, now_ns, now_ns, now_ns, born_ns=now_ns)
     match kind:
         case stat.S_IFDIR:
             return changed(made, nlink=2, parent=parent)

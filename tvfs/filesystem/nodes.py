@@ -110,7 +110,7 @@ class Nodes:
         return FileAttributes(
             Ino(ino), inode.mode, inode.nlink, inode.uid, inode.gid, inode.rdev, size,
             (occupied_bytes + 511) >> 9,
-            inode.atime_ns, inode.mtime_ns, inode.ctime_ns,
+            inode.atime_ns, inode.mtime_ns, inode.ctime_ns, inode.born_ns,
         )  # fmt: skip
 
     def became(self, ino: int, inode: Inode | None) -> None:
@@ -148,17 +148,20 @@ class Nodes:
         if entry.kind == REGULAR:
             state = _CONTENT_STATES[entry.content_kind]
             return Inode(
-                mode, uid, gid, 1, entry.size, mtime, mtime, changed, 0, flags, state, entry.content_hash or bytes(32)
-            )
+                mode, uid, gid, 1, entry.size, mtime, mtime, changed, 0, flags, state, entry.content_hash or bytes(32),
+                born_ns=changed,
+            )  # fmt: skip
         if entry.kind == DIRECTORY:
             root = self.trees.child_root(entry)
             links = 2 + root.subdirectories
             return Inode(
-                mode, uid, gid, links, 0, mtime, mtime, changed, 0, flags, 0, entry.child, parent, root.entries
-            )
+                mode, uid, gid, links, 0, mtime, mtime, changed, 0, flags, 0, entry.child, parent, root.entries,
+                born_ns=changed,
+            )  # fmt: skip
         return Inode(
-            mode, uid, gid, 1, len(entry.target), mtime, mtime, changed, entry.rdev, flags, target=entry.target
-        )
+            mode, uid, gid, 1, len(entry.target), mtime, mtime, changed, entry.rdev, flags, target=entry.target,
+            born_ns=changed,
+        )  # fmt: skip
 
 
 def storable_time(time_ns: int) -> int:

@@ -127,6 +127,20 @@ async def test_numbers_of_attached_files_stay_when_they_change_and_across_starts
         assert world.filesystem.getattr(ino).ino == ino
 
 
+async def test_what_is_attached_is_born_then_and_stays_so(world: MemoryWorld) -> None:
+    snapshot = await saved(world)
+    made_ns = world.stat(b"src/000").born_ns
+    world.clock.advance(100)
+    world.filesystem.attach(WORK, b"copy", snapshot)
+    attached_ns = world.stat(b"copy").born_ns
+    assert attached_ns > made_ns > 0
+    world.clock.advance(100)
+    await world.write(b"copy/deep/er/big", b"x")
+    world.kill()
+    for name in (b"", b"/000", b"/deep", b"/deep/er/big", b"/link"):
+        assert world.stat(b"copy" + name).born_ns == attached_ns
+
+
 async def test_a_merged_listing_has_every_name_once_and_in_order(world: MemoryWorld) -> None:
     world.filesystem.attach(WORK, b"a", await saved(world))
     for name in (b"0005", b"zz", b"!"):

@@ -57,6 +57,7 @@ class Dispatch:
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
             Opcode.GETATTR: self._getattr,
+            Opcode.STATX: self._statx,
             Opcode.SETATTR: self._setattr,
             Opcode.READLINK: self._readlink,
             Opcode.STATFS: self._statfs,
@@ -143,6 +144,9 @@ class Dispatch:
         # Not by way of the service: it has nothing to add, and this is asked more than all else.
         ino, filesystem = Ino(header.nodeid), self._filesystem
         return replies.attributes(filesystem.getattr(ino), filesystem.attribute_timeout_s(ino))
+
+    def _statx(self, header: Header, fields: Fields) -> Buffer:
+        return replies.statx(*self._service.attributes(Ino(header.nodeid)))
 
     def _setattr(self, header: Header, fields: Fields) -> Buffer | Later:
         ino, caller = Ino(header.nodeid), _caller(header)

@@ -140,6 +140,9 @@ LSEEK_IN = Struct("=QQII")
 COPY_FILE_RANGE_IN = Struct("=QQQQQQQ")
 """fh_in, off_in, nodeid_out, fh_out, off_out, len, flags"""
 
+STATX_IN = Struct("=IIQII")
+"""getattr flags, _, fh, statx flags, mask"""
+
 # Replies.
 OUT_HEADER = Struct("=IiQ")
 """length, negated errno, unique (0 and a notification code in place of the errno: a notification)"""
@@ -149,6 +152,9 @@ ENTRY_OUT = Struct("=QQQQII" + ATTR.format[1:])
 """nodeid, generation, entry_valid, attr_valid, their nanoseconds, attributes"""
 ATTR_OUT = Struct("=QII" + ATTR.format[1:])
 """attr_valid, its nanoseconds, _, attributes"""
+STATX_OUT = Struct("=QII16xIIQIIIH2xQQQQqI4xqI4xqI4xqI4xIIII112x")
+"""attr_valid, its nanoseconds, flags, _; then `struct statx`: mask, blksize, attributes, nlink, uid, gid, mode, _, ino,
+size, blocks, known attributes, atime, btime, ctime, mtime with their nanoseconds, rdev and device as major and minor"""
 OPEN_OUT = Struct("=QIi")
 """fh, open flags (FOPEN_*), backing id"""
 WRITE_OUT = Struct("=II")
@@ -186,6 +192,9 @@ FATTR_KILL_SUIDGID = 1 << 11
 WRITE_KILL_SUIDGID = 1 << 2
 OPEN_KILL_SUIDGID = 1 << 0
 FSYNC_DATA_ONLY = 1 << 0
+
+STATX_BASIC_STATS = 0x7FF
+STATX_BTIME = 0x800
 
 FOPEN_DIRECT_IO = 1 << 0
 FOPEN_KEEP_CACHE = 1 << 1

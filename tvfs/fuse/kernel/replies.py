@@ -64,6 +64,20 @@ def attributes(attributes: FileAttributes, timeout_s: float) -> bytes:
     )  # fmt: skip
 
 
+def statx(attributes: FileAttributes, timeout_s: float) -> bytes:
+    """Return the answer to STATX: the attributes, and the birth time if it is known."""
+    rdev = attributes.rdev
+    return p.STATX_OUT.pack(
+        *_timeout(timeout_s), 0,
+        p.STATX_BASIC_STATS | (p.STATX_BTIME if attributes.born_ns else 0), PREFERRED_IO_BYTES, 0,
+        attributes.nlink, attributes.uid, attributes.gid, attributes.mode,
+        attributes.ino, attributes.size, attributes.blocks, 0,
+        *divmod(attributes.atime_ns, _SECOND_NS), *divmod(attributes.born_ns, _SECOND_NS),
+        *divmod(attributes.ctime_ns, _SECOND_NS), *divmod(attributes.mtime_ns, _SECOND_NS),
+        rdev >> 8 & 0xFFF, rdev & 0xFF | rdev >> 12 & 0xFFF00, 0, 0,
+    )  # fmt: skip
+
+
 def statistics(capacity: Capacity) -> bytes:
     """Return the answer to STATFS."""
     return p.STATFS_OUT.pack(

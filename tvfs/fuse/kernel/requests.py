@@ -152,6 +152,7 @@ SHAPES: dict[Opcode, Shape] = {
     Opcode.READDIRPLUS: Shape(p.READ_IN, None),
     Opcode.RENAME2: Shape(p.RENAME2_IN, _two_names),
     Opcode.LSEEK: Shape(p.LSEEK_IN, None),
+    Opcode.STATX: Shape(p.STATX_IN, None),
     Opcode.COPY_FILE_RANGE: Shape(p.COPY_FILE_RANGE_IN, None),
     Opcode.COPY_FILE_RANGE_64: Shape(p.COPY_FILE_RANGE_IN, None),
 }

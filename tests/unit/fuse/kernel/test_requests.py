@@ -46,6 +46,7 @@ VECTORS = [
     (Opcode.INIT, struct.pack("=IIII", 7, 31, 4096, 1), (7, 31, 4096, 1, 0)),
     (Opcode.INIT, struct.pack("=IIIII", 7, 45, 4096, 1, 2) + bytes(44), (7, 45, 4096, 1, 2)),
     (Opcode.READ, struct.pack("=QQIIQII", 1, 2, 3, 4, 5, 6, 0), (1, 2, 3, 4, 5, 6, 0)),
+    (Opcode.STATX, struct.pack("=IIQII", 1, 0, 2, 3, 0xFFF), (1, 0, 2, 3, 0xFFF)),
     (Opcode.STATFS, b"", ()),
 ]  # fmt: skip
 
