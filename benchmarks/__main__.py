@@ -6,14 +6,26 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.cases import attach, build, entries, entry_table, eviction, memory, save, sequential, space, tracer
-from benchmarks.pairs import Outcome
+from benchmarks.cases import (
+    attach,
+    build,
+    entries,
+    entry_table,
+    eviction,
+    memory,
+    save,
+    sequential,
+    space,
+    tracer,
+    transport,
+)
+from benchmarks.pairs import Outcome, Table
 
-CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
+CASES: dict[str, Callable[[Path, int], Sequence[Outcome | Table]]] = {
     "get": attach.measure,
     "read-large": attach.measure_reading_large,
     "read-small": attach.measure_reading_small,
@@ -26,6 +38,7 @@ CASES: dict[str, Callable[[Path, int], list[Outcome]]] = {
     "space": space.measure,
     "eviction": eviction.measure,
     "tracer": tracer.measure,
+    "transport": transport.measure,
 }
 
 
@@ -39,7 +52,7 @@ def main() -> int:
     options = parser.parse_args()
     cache = options.cache.absolute()
     cache.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
+    outcomes: list[Outcome | Table] = []
     for name in options.cases or CASES:
         print(f"{name}:", file=sys.stderr, flush=True)
         outcomes += CASES[name](cache, options.pairs)
@@ -50,21 +63,22 @@ def main() -> int:
     if options.write:
         with Path("docs/benchmarks.md").open("a") as page:
             page.write(f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n{machine()}\n\n{table}\n")
-    return 1 if any(outcome.met is False for outcome in outcomes) else 0
+    return 1 if any(isinstance(outcome, Outcome) and outcome.met is False for outcome in outcomes) else 0
 
 
-def render(outcomes: list[Outcome]) -> str:
-    """Return the outcomes as a Markdown table."""
+def render(outcomes: Sequence[Outcome | Table]) -> str:
+    """Return the outcomes as a Markdown table, and what has a table of its own after it."""
     verdict = {True: "yes", False: "**no**", None: ""}
-    rows = [
-        "| what | TaskVault | peer | figure | floor | aim | floor met | pairs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    rows += [
-        f"| {o.case} | {o.ours} | {o.peer} | {o.figure} | {o.floor} | {o.aim} | {verdict[o.met]} | {o.pairs} |"
-        for o in outcomes
-    ]
-    return "\n".join(rows)
+    lines = Table(
+        ["what", "TaskVault", "peer", "figure", "floor", "aim", "floor met", "pairs"],
+        [
+            [o.case, o.ours, o.peer, o.figure, o.floor, o.aim, verdict[o.met], str(o.pairs)]
+            for o in outcomes
+            if isinstance(o, Outcome)
+        ],
+    )
+    tables = [lines] * bool(lines.rows) + [table for table in outcomes if isinstance(table, Table)]
+    return "\n\n".join(map(str, tables))
 
 
 def machine() -> str:

@@ -50,6 +50,18 @@ class Outcome:
     pairs: int
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What does not fit into a line of the table of results: several peers at once."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+    def __str__(self) -> str:
+        head, *rows = (f"| {' | '.join(cells)} |" for cells in [self.head, *self.rows])
+        return "\n".join([head, "|---" * len(self.head) + "|", *rows])
+
+
 def seconds(action: Callable[[], object]) -> float:
     """Return the wall time of one call, in seconds."""
     start = time.perf_counter()
@@ -59,9 +71,20 @@ def seconds(action: Callable[[], object]) -> float:
 
 def run(*command: str, cwd: str | None = None) -> None:
     """Run a command to its end with its output thrown away; raise with its error output if it fails."""
-    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _run(command, cwd, subprocess.DEVNULL)
+
+
+def output(*command: str) -> str:
+    """Run a command to its end and return what it printed; raise with its error output if it fails."""
+    printed: str = _run(command, None, subprocess.PIPE).stdout.decode()
+    return printed
+
+
+def _run(command: tuple[str, ...], cwd: str | None, stdout: int) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr.decode(errors='replace')}")
+    return done
 
 
 def alternate(label: str, count: int, *measures: Callable[[], float]) -> list[list[float]]:
