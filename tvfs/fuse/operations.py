@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -167,6 +168,9 @@ class FilesystemOperations(pyfuse3.Operations):
     @answers_later
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file.  The kernel sends O_TRUNC here, and reads through handles that were opened for writing."""
+        if flags & os.O_TRUNC and ctx.uid:
+            # Of any other change of content the kernel sends the mode; root's changes keep it.
+            self._service.drop_privileges(Ino(inode), _caller(ctx))
         return _opened(await self._filesystem.open(Ino(inode), flags, _caller(ctx)))
 
     @answers_later

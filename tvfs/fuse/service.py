@@ -172,7 +172,7 @@ _NO_CAPABILITIES = NoAttribute("Files here carry no capabilities.")
 
 def without_privileges(mode: int) -> int:
     """Return the mode without set-user-id, and without set-group-id if the group may execute, as Linux drops them."""
-    if not stat.S_ISREG(mode):
+    if stat.S_ISDIR(mode):
         return mode
     kept = mode & ~stat.S_ISUID
     return kept & ~stat.S_ISGID if mode & stat.S_IXGRP else kept
