@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.kernel.conftest import Server
 from tests.vaults_in_order import assert_in_order
+from tests.waiting import wait_until
 
 WAYS = ("kernel", "kernel-writeback", "pyfuse3")
 """The transports; `kernel` alone means with passthrough, where the machine has it."""
@@ -59,6 +60,10 @@ class Mount:
         """Unmount in order and mount anew."""
         self.leave()
         self.enter()
+
+    def rest(self) -> None:
+        """Wait until everything that nobody has open is sealed."""
+        wait_until(lambda: not any(path.is_file() for path in (self.home / "staging").rglob("*")))
 
     def drop(self) -> None:
         """End whatever there is."""
