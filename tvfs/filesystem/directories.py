@@ -18,6 +18,7 @@ from tvfs.content.tree_index import IndexEntry
 from tvfs.errors import RowDamaged
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, Inode, changed
+from tvfs.filesystem.model import TRASH
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.scans import rows_of
 
@@ -61,6 +62,16 @@ def decode_dirent(row: bytes) -> Dirent:
         raise RowDamaged("A name's row in the catalog")
     _, kind, child, seq = _ROW.unpack(row)
     return Dirent(kind, child, seq)
+
+
+def trash_name(ino: int) -> bytes:
+    """Return what something is called in the trash."""
+    return f"{ino:016x}".encode()
+
+
+def trash_key(ino: int) -> bytes:
+    """Return the key of the row that says that something is in the trash; they are in order of inode numbers."""
+    return TRASH.to_bytes(8, "big") + trash_name(ino)
 
 
 class Directories:
@@ -122,6 +133,10 @@ class Directories:
         if not directory.flags & HAS_DELTAS:
             return (_of_entry(parent, position, entry) for position, entry in entries)
         return _merged(parent, entries, self._rows(parent, after))
+
+    def any_in_trash(self, first: int, end: int) -> bool:
+        """Whether an inode with a number from `first` to `end` is at the top of the trash."""
+        return next(self._catalog.scan(Family.DIRENT, trash_key(first), trash_key(end)), None) is not None
 
     def name_of_cookie(self, parent: int, directory: Inode, cookie: int) -> bytes:
         """Return the name whose entry had this cookie; empty, the start, if nobody knows any more.

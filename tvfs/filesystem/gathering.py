@@ -27,7 +27,6 @@ from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.posix_error import NotFound
 from tvfs.filesystem.ranges import AttachedRange
 from tvfs.filesystem.scans import rows_of
-from tvfs.filesystem.trash import trash_key
 from tvfs.vault.counters import NEXT_SEQ, Counters
 from tvfs.vault.pace import Pace
 
@@ -104,7 +103,7 @@ class Gatherer:
         """Whether something of a range is in the trash: what the sweep has taken back of it, only the range knows."""
         attached = self._nodes.ranges.find(first)
         end = first + 1 if attached is None else attached.end
-        return next(self._catalog.scan(Family.DIRENT, trash_key(first), trash_key(end)), None) is not None
+        return self._directories.any_in_trash(first, end)
 
     def _settle(self, ino: int) -> None:
         change = self._namespace.change()

@@ -254,7 +254,8 @@ class Namespace:
             self._directories.remove_all(change, ino)
             attached = self._nodes.ranges.find(ino)
             if attached is not None and attached.first == ino:
-                if not attached.moved:
+                # What was thrown away of the tree is still read by it, until it is swept.
+                if not attached.moved and not self._directories.any_in_trash(ino + 1, attached.end):
                     self._nodes.ranges.remove(change, attached)
                 elif self.follower is not None:
                     self.follower.range_left(change, ino)

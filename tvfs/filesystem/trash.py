@@ -16,7 +16,7 @@ import trio
 from tvfs.catalog.catalog import Catalog, Family, prefix_end
 from tvfs.content.tree_index import DIRECTORY
 from tvfs.filesystem.change import Change
-from tvfs.filesystem.directories import Directories, decode_dirent
+from tvfs.filesystem.directories import Directories, decode_dirent, trash_key, trash_name
 from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, STAGED, Inode, changed
 from tvfs.filesystem.model import TRASH
 from tvfs.filesystem.namespace import Namespace
@@ -102,7 +102,7 @@ class Trash:
             began_s = time.perf_counter()
             for ino in waiting:
                 # It may have been removed by another way.
-                if not self._is_thrown(ino) or await self._sweep_tree(ino, _name(ino)):
+                if not self._is_thrown(ino) or await self._sweep_tree(ino, trash_name(ino)):
                     self._thrown.pop(ino, None)
                 else:
                     in_use.add(ino)
@@ -260,7 +260,7 @@ class Trash:
             await self._slices.next()
 
     def _throw(self, change: Change, ino: int) -> None:
-        self._namespace.place(change, TRASH, _name(ino), ino, moved=False)
+        self._namespace.place(change, TRASH, trash_name(ino), ino, moved=False)
         change.afterwards.append(partial(self._remember, ino))
 
     def _forget_name(self, change: Change, name: bytes) -> None:
@@ -271,13 +271,3 @@ class Trash:
 
     def _trash(self) -> Inode:
         return self._nodes.get(TRASH)
-
-
-def _name(ino: int) -> bytes:
-    """Return what something is called in the trash."""
-    return f"{ino:016x}".encode()
-
-
-def trash_key(ino: int) -> bytes:
-    """Return the key of the row that says that something is in the trash; they are in order of inode numbers."""
-    return TRASH.to_bytes(8, "big") + _name(ino)

@@ -92,6 +92,26 @@ async def test_a_part_that_is_in_the_trash_when_its_tree_goes_is_swept_too(world
     assert rows(world) == EMPTY
 
 
+async def test_a_part_that_is_in_the_trash_when_its_tree_is_removed_name_by_name_is_swept_too(
+    world: MemoryWorld,
+) -> None:
+    world.mkdir(b"src")
+    for path in (b"src/sub", b"src/sub/deeper"):
+        world.mkdir(path)
+        await world.write(path + b"/file", b"x")
+    snapshot = (await world.filesystem.snapshot(world.ino(b"src"))).snapshot
+    world.filesystem.discard(WORK, b"src")
+    world.filesystem.attach(WORK, b"a", snapshot)
+    world.filesystem.discard(world.ino(b"a"), b"sub")
+    for name in world.names(b"a"):
+        world.unlink(b"a/" + name)
+    world.filesystem.rmdir(WORK, b"a")
+    world.kill()
+    assert await world.filesystem.sweep() == 0
+    await world.filesystem.gatherer.gather()
+    assert rows(world) == EMPTY
+
+
 async def test_what_is_in_use_stays_until_it_is_not(world: MemoryWorld) -> None:
     await attached(world)
     ino = world.ino(b"a/sub/f")
