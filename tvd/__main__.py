@@ -5,7 +5,11 @@ import sys
 
 
 def main() -> int:
-    """Run the daemon; return its exit status."""
+    """Run the daemon, or what takes care of one; return the exit status."""
+    from tvd import caretaker
+
+    if caretaker.is_asked_for(sys.argv[1:]):
+        return caretaker.take_care(sys.argv[1:])
     # Imports make a hundred thousand objects that live as long as the process: looking for garbage among them took a
     # quarter of the start.  Frozen, they are never looked at again.
     gc.disable()

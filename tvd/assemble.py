@@ -34,6 +34,7 @@ from tvd.fuse_mount import FuseMount
 from tvd.owner import BackgroundTask, Owner, OwnerParts, StopRequest
 from tvd.readiness import ServiceManager
 from tvd.reclaim import Reclaimer
+from tvd.succession import ask, prepare
 from tvd.supervisor import Health
 from tvd.watched_filesystem import WatchedFilesystem
 from tvfs.catalog.group_commit import FlushFailed
@@ -41,9 +42,11 @@ from tvfs.catalog.rocks import RocksSettings
 from tvfs.clock import SystemClock
 from tvfs.digest import ChunkId
 from tvfs.errors import TaskVaultError
+from tvfs.filesystem.change import last_request
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.lookups import LookupCounts
 from tvfs.filesystem.settings import FilesystemSettings
+from tvfs.fuse.hand_over import HandOver
 from tvfs.fuse.served_filesystem import ServedFilesystem
 from tvfs.plugin_api import PluginRegistry
 from tvfs.vault.create import VaultExists, create_vault
@@ -93,9 +96,16 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         log.info("opened", home=str(config.home), recovery=repr(vault.recovery))
         if vault.recovery.damaged:
             health.troubles["recovery"] = "The disk lost data that it had promised to keep; see tvd.log."
-        lookups = LookupCounts()
-        filesystem = Filesystem(vault, clock=clock, settings=_filesystem_settings(config.mount), lookups=lookups)
-        filesystem.start()
+        service = ServiceManager(config.service)
+        hand_over = await prepare(config, service)
+        inherited = hand_over.inherited if hand_over is not None else None
+        lookups = LookupCounts(hand_over.record if hand_over is not None else None)
+        filesystem = Filesystem(
+            vault, clock=clock, settings=_filesystem_settings(config.mount, hand_over), lookups=lookups
+        )
+        if hand_over is not None:
+            hand_over.mark, hand_over.last_request = filesystem.mark, last_request(vault.catalog)
+        filesystem.start(inherited)
         views = EntryViews(vault.catalog, filesystem, vault.entries)
         repaired = views.repair()
         if repaired:
@@ -108,7 +118,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         vault.slices.is_urgent = reclaimer.is_urgent
         activity = ActivityRecorder()
         vault.slices.requests = activity.requests
-        mount = _mount(config, WatchedFilesystem(filesystem, activity), lookups)
+        mount = _mount(config, WatchedFilesystem(filesystem, activity), lookups, hand_over)
         if mount is not None:
             filesystem.tell_of_removals(mount.name_removed)
         stop = StopRequest()
@@ -118,6 +128,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             config.mountpoint,
             clock.monotonic_s(),
             _stopper(stop, mount),
+            lambda: _succeeded(stop, hand_over, service),
             config.plugins.call_timeout_s,
         )
         server = _server(config, vault, filesystem, views, health, facts, activity, reclaimer)
@@ -129,7 +140,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         ]
         try:
             yield Owner(
-                OwnerParts(config, clock, server, mount, background, health, stop, ServiceManager(config.service)),
+                OwnerParts(config, clock, server, mount, background, health, stop, service, hand_over),
                 log_max_bytes=vault.superblock.capacity_bytes // LOG_FRACTION,
             )
         finally:
@@ -199,10 +210,12 @@ def _server(  # noqa: PLR0913 - what a server is made of
     return server
 
 
-def _mount(config: Config, filesystem: ServedFilesystem, lookups: LookupCounts) -> FuseMount | None:
+def _mount(
+    config: Config, filesystem: ServedFilesystem, lookups: LookupCounts, hand_over: HandOver | None
+) -> FuseMount | None:
     if config.mountpoint is None:
         return None
-    return FuseMount(filesystem, lookups, config.mountpoint, home=config.home, config=config.mount)
+    return FuseMount(filesystem, lookups, config.mountpoint, home=config.home, config=config.mount, hand_over=hand_over)
 
 
 def _stopper(stop: StopRequest, mount: FuseMount | None) -> Callable[[bool], Awaitable[None]]:
@@ -213,6 +226,11 @@ def _stopper(stop: StopRequest, mount: FuseMount | None) -> Callable[[bool], Awa
         stop.ask("a client asked")
 
     return begin
+
+
+def _succeeded(stop: StopRequest, hand_over: HandOver | None, service: ServiceManager) -> None:
+    ask(hand_over, service)
+    stop.ask("another daemon takes over")
 
 
 def _damage_reporter(health: Health) -> Callable[[ChunkId, str], None]:
@@ -261,8 +279,10 @@ def _open_settings(config: MemoryConfig) -> OpenSettings:
     )
 
 
-def _filesystem_settings(config: MountConfig) -> FilesystemSettings:
+def _filesystem_settings(config: MountConfig, hand_over: HandOver | None) -> FilesystemSettings:
     hot_files = config.enabled and config.passthrough and config.transport == "kernel"
+    # The kernel goes on with what it agreed on.
+    hot_files = hot_files or (hand_over is not None and hand_over.has_passthrough)
     return FilesystemSettings(owner_uid=os.geteuid(), owner_gid=os.getegid(), hot_files=hot_files)
 
 

@@ -166,6 +166,10 @@ class ServiceConfig:
     """Address of systemd's notification socket."""
     watchdog_s: float | None = None
     """How often systemd wants to hear from us, at the least."""
+    keeps_descriptors: bool = False
+    """Whether what we send there is kept for the next daemon."""
+    descriptors: tuple[tuple[str, int], ...] = ()
+    """What the last daemon had kept: names and descriptors."""
 
 
 @dataclass(frozen=True, slots=True)

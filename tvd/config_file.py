@@ -7,6 +7,7 @@ that does not exist, a value of the wrong type and one that cannot work are refu
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 import types
 import typing
@@ -52,6 +53,8 @@ _CHOSEN = {"size": ("vault", "capacity_bytes"), "eviction": ("eviction", "policy
 """Section and key of options that are not called as the setting."""
 
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_FIRST_PASSED = 3
+"""Number of the first descriptor that systemd's protocol passes."""
 _TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -261,7 +264,17 @@ def _service(environment: Mapping[str, str]) -> ServiceConfig:
     return ServiceConfig(
         notify_socket=environment.get("NOTIFY_SOCKET") or None,
         watchdog_s=int(interval_us) / 1e6 if interval_us.isdecimal() else None,
+        keeps_descriptors=environment.get("FDSTORE", "0") not in ("", "0"),
+        descriptors=_passed(environment),
     )
+
+
+def _passed(environment: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """Return the descriptors that systemd's protocol passes, with their names."""
+    count, names = environment.get("LISTEN_FDS", ""), environment.get("LISTEN_FDNAMES", "").split(":")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or int(count) != len(names):
+        return ()
+    return tuple((name, _FIRST_PASSED + place) for place, name in enumerate(names))
 
 
 def _arm_failpoints(text: str) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from tvd.config import MountConfig
 from tvfs.filesystem.lookups import LookupCounts
+from tvfs.fuse.hand_over import HandOver
 from tvfs.fuse.mount import Mounted, serve
 from tvfs.fuse.mount_point import detach
 from tvfs.fuse.served_filesystem import ServedFilesystem
@@ -21,28 +22,29 @@ class FuseMount:
     """One mount point; see `tvfs.fuse.mount`."""
 
     def __init__(
-        self, filesystem: ServedFilesystem, lookups: LookupCounts, point: Path, *, home: Path, config: MountConfig
+        self,
+        filesystem: ServedFilesystem,
+        lookups: LookupCounts,
+        point: Path,
+        *,
+        home: Path,
+        config: MountConfig,
+        hand_over: HandOver | None = None,
     ) -> None:
         self._filesystem = filesystem
         self._lookups = lookups
         self._point = str(point)
         self._transport: Transport | None = None
         self._flush_timeout_s = config.unmount_timeout_s
-        self._settings = MountSettings(
-            # What a dead mount is known by when the daemon is started again.
-            vault=str(home),
-            transport=config.transport,
-            passthrough=config.passthrough,
-            read_ahead_kib=config.read_ahead_kib,
-            xattrs=config.xattrs,
-            allow_other=True if config.allow_other else None,
-            flush_timeout_s=config.unmount_timeout_s,
-        )
+        self._settings = mount_settings(home, config)
+        self._hand_over = hand_over
 
     async def serve(self, *, task_status: trio.TaskStatus[Mounted]) -> None:
         """Mount, report when it answers, and serve until it is unmounted; cancelling flushes first."""
         noted = _Noted(self._use, task_status)
-        await serve(self._filesystem, self._lookups, self._point, self._settings, task_status=noted)
+        await serve(
+            self._filesystem, self._lookups, self._point, self._settings, hand_over=self._hand_over, task_status=noted
+        )
 
     def name_removed(self, parent: int, name: bytes, ino: int) -> None:
         """Tell the kernel that the owner removed a name by itself; returns at once."""
@@ -59,6 +61,20 @@ class FuseMount:
 
     def _use(self, mounted: Mounted) -> None:
         self._transport = mounted.transport
+
+
+def mount_settings(home: Path, config: MountConfig) -> MountSettings:
+    """Return how the vault is mounted."""
+    return MountSettings(
+        # What a dead mount is known by when the daemon is started again.
+        vault=str(home),
+        transport=config.transport,
+        passthrough=config.passthrough,
+        read_ahead_kib=config.read_ahead_kib,
+        xattrs=config.xattrs,
+        allow_other=True if config.allow_other else None,
+        flush_timeout_s=config.unmount_timeout_s,
+    )
 
 
 class _Noted:

@@ -1,7 +1,8 @@
 """`tvd`: the daemon of one vault, in the foreground.
 
 Exit status: 0 stopped in order; 1 broke while serving (the log says how); 2 the command line or a setting is wrong;
-3 the vault is in use by another daemon; 4 the vault cannot be opened or made; 5 it cannot be mounted.
+3 the vault is in use by another daemon; 4 the vault cannot be opened or made; 5 it cannot be mounted;
+6 stopped in order with the mount left to the next daemon, which is to be started now.
 With `--fsck`: 0 nothing found; 1 findings, repaired or proposed; 3 the vault is in use; 5 it could not be repaired.
 """
 
@@ -53,6 +54,7 @@ class ExitCode(IntEnum):
     VAULT_IN_USE = 3
     VAULT_UNUSABLE = 4
     NOT_MOUNTED = 5
+    HANDED_OVER = 6
 
 
 _EXIT_CODES: dict[type[BaseException], ExitCode] = {
@@ -105,8 +107,10 @@ async def _run(config: Config, ready: ReadyPipe, target: logs.LogTarget) -> int:
         if isinstance(target, logs.RotatingFile):
             target.limit(owner.log_max_bytes)
         await owner.run(ready)
-        broke = owner.mount_failed
-    structlog.get_logger().info("stopped")
+        broke, handed_over = owner.mount_failed, owner.handed_over
+    structlog.get_logger().info("stopped", handed_over=handed_over)
+    if handed_over:
+        return ExitCode.HANDED_OVER
     return ExitCode.BROKE if broke else ExitCode.OK
 
 
@@ -181,6 +185,10 @@ def make_parser() -> argparse.ArgumentParser:
     mount.add_argument("--mount", type=Path, metavar="DIR", help="where to mount; default HOME/mnt")
     mount.add_argument("--no-mount", action="store_true", help="serve without a mount, where there is no /dev/fuse")
     parser.add_argument("--allow-other", action="store_true", help="let other users into the mount")
+    parser.add_argument(
+        "--caretaker", action="store_true",
+        help="run the daemon below a process that keeps its mount while it is replaced, and after it was killed",
+    )  # fmt: skip
     parser.add_argument("--foreground", action="store_true", help="log to stderr instead of HOME/tvd.log")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="descriptor to write one JSON line to when ready")
     telling = parser.add_mutually_exclusive_group()

@@ -7,7 +7,8 @@ signals, watchdog
     └ control     drained first
 ```
 
-See docs/design/concurrency.md.  A second signal cancels all of it at once.
+See docs/design/concurrency.md.  A second signal cancels all of it at once.  SIGUSR2 stops too, and leaves the mount to
+the next daemon if anybody keeps it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from typing import Any, Protocol
 import structlog
 import trio
 
+from tvd import succession
 from tvd.config import Config
 from tvd.control.server import ControlServer
 from tvd.readiness import ReadyPipe, ServiceManager
+from tvd.succession import HandOverImpossible
 from tvd.supervisor import Health, supervise
 from tvfs.clock import Clock
 from tvfs.errors import TaskVaultError
+from tvfs.fuse.hand_over import HandOver
 
 
 class Mount(Protocol):
@@ -88,6 +92,8 @@ class OwnerParts:
     health: Health
     stop: StopRequest
     service: ServiceManager
+    hand_over: HandOver | None = None
+    """How the mount outlives the owner; None if it cannot."""
 
 
 class Owner:
@@ -101,10 +107,16 @@ class Owner:
         self.mount_failed = False
         """Whether the mount broke while it was served."""
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether the mount was left to the next daemon."""
+        hand_over = self._parts.hand_over
+        return hand_over is not None and hand_over.done
+
     async def run(self, ready: ReadyPipe) -> None:
         """Serve until asked to stop, then stop in order; raise a `TaskVaultError` if the mount cannot be made."""
         async with trio.open_nursery() as everything:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
                 everything.start_soon(self._watch_signals, signals, everything.cancel_scope)
                 everything.start_soon(self._parts.service.feed_watchdog)
                 await self._serve_with_background(ready)
@@ -166,6 +178,9 @@ class Owner:
                     with suppress(TaskVaultError):
                         await self._parts.mount.detach()
                 everything.cancel()
+            if number == signal.SIGUSR2:
+                with suppress(HandOverImpossible):
+                    succession.ask(self._parts.hand_over, self._parts.service)
             self._parts.stop.ask(f"signal {name}")
 
 

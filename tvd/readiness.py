@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +43,10 @@ class ReadyPipe:
         self._descriptor = None
 
 
+_STORE_TIMEOUT_S = 1.0
+"""How long a descriptor that is to be kept waits for the service manager to read what was sent before."""
+
+
 class ServiceManager:
     """Speaks systemd's notification protocol: datagrams of `NAME=value` lines; silent when systemd did not start us."""
 
@@ -55,6 +61,20 @@ class ServiceManager:
         """Say that an ordered stop has begun."""
         self._notify("STOPPING=1\nSTATUS=flushing")
 
+    def keep(self, name: str, descriptor: int) -> None:
+        """Have a duplicate kept for the next daemon."""
+        self._notify(f"FDSTORE=1\nFDNAME={name}", [descriptor])
+
+    def drop(self, name: str) -> None:
+        """Have what was kept under the name closed."""
+        if self.keeps_descriptors:
+            self._notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    @property
+    def keeps_descriptors(self) -> bool:
+        """Whether somebody who listens keeps them."""
+        return self._settings.keeps_descriptors and self._notify("STATUS=")
+
     async def feed_watchdog(self) -> None:
         """Say that the event loop runs, twice as often as asked, until cancelled; return at once if nobody asked."""
         interval_s = self._settings.watchdog_s
@@ -64,12 +84,16 @@ class ServiceManager:
             self._notify("WATCHDOG=1")
             await trio.sleep(interval_s / 2)
 
-    def _notify(self, text: str) -> None:
+    def _notify(self, text: str, descriptors: Sequence[int] = ()) -> bool:
+        """Return whether somebody took it."""
         address = self._settings.notify_socket
         if address is None:
-            return
+            return False
         if address.startswith("@"):
             address = "\0" + address[1:]
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.setblocking(False)
-            sender.sendto(text.encode(), address)
+            sender.settimeout(_STORE_TIMEOUT_S if descriptors else 0)
+            passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+            sender.sendmsg([text.encode()], passed, 0, address)
+            return True
+        return False

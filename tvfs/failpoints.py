@@ -19,6 +19,8 @@ POINTS = (
     "commit.after_batch",
     "commit.after_wal_sync",
     "seal.before_unlink",
+    "request.changed",
+    "request.opened",
     "stage.write",
     "seal.append",
     "fsync.before_data",

@@ -117,9 +117,12 @@ class Shutdown(Message, frozen=True, tag=True):
     """Flush, unmount and stop; answered with `Done` when shutdown has begun.
 
     `Failed(MountHeld)` if processes use the mount, and the daemon goes on; with `force` it does not wait for them.
+    With `hand_over` the mount stays, for the daemon that is started next; `Failed(HandOverImpossible)` if nobody keeps
+    it.
     """
 
     force: bool = False
+    hand_over: bool = False
 
 
 # --- ingest: chunks, packs, commits ----------------------------------------------------------------------------------

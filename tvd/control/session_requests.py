@@ -41,6 +41,8 @@ class DaemonFacts:
     """On the vault's monotonic clock."""
     stop: Callable[[bool], Awaitable[None]]
     """Begin to stop, with force or without; raises a `TaskVaultError` if processes use the mount and it is without."""
+    hand_over: Callable[[], None]
+    """Begin to stop and leave the mount to the next daemon; raises a `TaskVaultError` if nobody would keep it."""
     plugin_call_timeout_s: float = 10.0
 
 
@@ -121,7 +123,10 @@ class SessionRequests:
 
     async def shut_down(self, session: VaultSession, request: Shutdown) -> Done:
         """Answered when nothing can come in between any more: the mount has been given up, or is going to be."""
-        await self._facts.stop(request.force)
+        if request.hand_over:
+            self._facts.hand_over()
+        else:
+            await self._facts.stop(request.force)
         return Done()
 
     def _make_welcome(self) -> Welcome:

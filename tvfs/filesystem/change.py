@@ -10,6 +10,25 @@ from tvfs.catalog.rocks import CatalogFull
 from tvfs.filesystem.inode import OWN_XATTRS, Inode
 from tvfs.filesystem.posix_error import NoSpace
 
+LAST_REQUEST = b"last_request"
+"""Row of `sys`: the session and the number of the last request of the kernel that changed names."""
+
+
+def last_request(catalog: Catalog) -> bytes:
+    """Return session and number of the last request that changed names; empty if nobody could have taken over."""
+    return catalog.get(Family.SYS, LAST_REQUEST) or b""
+
+
+class RequestMark:
+    """Names the request that is being answered in the batch that it writes.
+
+    Whoever takes over from a daemon that was killed so knows whether the request that was not answered had been done.
+    """
+
+    def __init__(self) -> None:
+        self.current = b""
+        """Session and request, 8 bytes each; empty if nobody could take over, and between requests."""
+
 
 class InodeSource(Protocol):
     """Where a change reads inodes and tells what became of them."""
@@ -26,11 +45,13 @@ class InodeSource(Protocol):
 class Change:
     """Lives within one synchronous block; nothing has happened until `commit`, and all of it after."""
 
-    __slots__ = ("_catalog", "_inodes", "_pending", "afterwards", "batch", "now_ns")
+    __slots__ = ("_catalog", "_inodes", "_mark", "_pending", "afterwards", "batch", "now_ns")
 
-    def __init__(self, catalog: Catalog, inodes: InodeSource, now_ns: int) -> None:
+    def __init__(self, catalog: Catalog, inodes: InodeSource, now_ns: int, mark: bytes = b"") -> None:
+        """`mark` names the request that makes the change; see `RequestMark`."""
         self._catalog = catalog
         self._inodes = inodes
+        self._mark = mark
         self._pending: dict[int, Inode | None] = {}
         self.batch = Batch()
         self.now_ns = now_ns
@@ -68,6 +89,8 @@ class Change:
                 batch.delete(Family.INODE, ino.to_bytes(8, "big"))
             else:
                 batch.put(Family.INODE, ino.to_bytes(8, "big"), inode.encode())
+        if self._mark:
+            batch.put(Family.SYS, LAST_REQUEST, self._mark)
         try:
             self._catalog.write(batch)
         except CatalogFull as exc:

@@ -18,7 +18,15 @@ from tvfs.filesystem.hot_files import HotFiles, is_unused
 from tvfs.filesystem.inode import NO_HASH, STAGED, ContentState, Inode, changed
 from tvfs.filesystem.model import AttributeChanges, FileAttributes, Handle
 from tvfs.filesystem.nodes import Nodes
-from tvfs.filesystem.posix_error import BadHandle, Invalid, IsADirectory, NoMoreData, ReadOnly
+from tvfs.filesystem.posix_error import (
+    BadHandle,
+    Invalid,
+    IsADirectory,
+    NoMoreData,
+    NotOpenAnyMore,
+    PosixError,
+    ReadOnly,
+)
 from tvfs.filesystem.staged_file import StagedFile
 from tvfs.filesystem.staging import Staging
 from tvfs.plugin_api.buffer import Buffer
@@ -74,6 +82,8 @@ class Files:
         self._taken_over: set[int] = set()
         """Inodes whose staging file was such a copy and may still be read, or mapped and written, past us."""
         self._next_handle = 1
+        self._stale: set[int] = set()
+        """Handles that another daemon opened, on what is no more."""
 
     def waits_for_readers(self, ino: int, flags: int) -> bool:
         """Whether an open with these flags has to wait, because somebody reads, or may map, the file past us."""
@@ -99,6 +109,22 @@ class Files:
     def has_writer(self, ino: int) -> bool:
         """Whether somebody has the inode open for writing: it may have bytes that were not sent to us yet."""
         return ino in self._writers or ino in self._taken_over
+
+    def reopen(self, handle: int, ino: int, *, writes: bool) -> None:
+        """Let a handle be open that another daemon opened; what is no more is stale from the start."""
+        inode = self._nodes.find(ino)
+        if inode is None:
+            self._stale.add(handle)
+        else:
+            self._add(handle, ino, inode, writes=writes)
+
+    def find_read_past_us(self) -> None:
+        """Ask the disk which staging files are read or mapped past us: they are copies that were taken over."""
+        self._taken_over |= {ino for ino, file in self._staging.files.items() if not is_unused(file.path)}
+
+    def used_up_to(self, handle: int) -> None:
+        """Never return this handle, nor one before it."""
+        self._next_handle = max(self._next_handle, handle + 1)
 
     def next_handle(self) -> Handle:
         """Return a handle that was never used."""
@@ -191,17 +217,20 @@ class Files:
     def add(self, ino: int, inode: Inode, *, writes: bool) -> Handle:
         """Return a handle to a file."""
         handle = self.next_handle()
+        self._add(handle, ino, inode, writes=writes)
+        return handle
+
+    def _add(self, handle: int, ino: int, inode: Inode, *, writes: bool) -> None:
         self._handles[handle] = OpenFile(ino, inode, writes=writes)
         self._opened[ino] = self._opened.get(ino, 0) + 1
         if writes:
             self._writers[ino] = self._writers.get(ino, 0) + 1
-        return handle
 
     def release(self, handle: Handle) -> int:
         """Close a handle and return the inode."""
         opened = self._handles.pop(handle, None)
         if opened is None:
-            raise BadHandle(handle)
+            raise self._not_open(handle)
         ino = opened.ino
         _count_down(self._opened, ino)
         if opened.writes and not _count_down(self._writers, ino):
@@ -418,8 +447,11 @@ class Files:
     def _opened_by(self, handle: Handle) -> OpenFile:
         opened = self._handles.get(handle)
         if opened is None:
-            raise BadHandle(handle)
+            raise self._not_open(handle)
         return opened
+
+    def _not_open(self, handle: Handle) -> PosixError:
+        return NotOpenAnyMore() if handle in self._stale else BadHandle(handle)
 
 
 def _nobody(ino: int) -> None:

@@ -25,6 +25,7 @@ from tvfs.filesystem.file_requests import NAME_BYTES, FileRequests
 from tvfs.filesystem.files import Files
 from tvfs.filesystem.gathering import Gatherer
 from tvfs.filesystem.hot_files import HotFiles
+from tvfs.filesystem.inheritance import reopen
 from tvfs.filesystem.inode import Inode
 from tvfs.filesystem.inspection import Inspection
 from tvfs.filesystem.listings import Listings
@@ -48,6 +49,7 @@ from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.owner_port import OwnerPort
 from tvfs.filesystem.posix_error import Invalid, NameTooLong, NotFound
 from tvfs.filesystem.sealer import Sealer
+from tvfs.filesystem.session_record import SessionRecord
 from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.filesystem.snapshots import SnapshotOutcome, Snapshots
 from tvfs.filesystem.staging import Staging
@@ -106,6 +108,7 @@ class Filesystem(FileRequests):
         self._nodes.staged_extent = self._staging.extent
         self._namespace = Namespace(vault.catalog, vault.counters, self._nodes, self._directories, self._staging, clock)
         self._namespace.in_use = self._in_use
+        self.mark = self._namespace.mark
         start_change = self._namespace.change
         self._port = OwnerPort(vault, "sealer")
         self._files = Files(
@@ -126,10 +129,8 @@ class Filesystem(FileRequests):
         self._xattrs = ExtendedAttributes(
             vault.catalog, self._nodes, start_change, has_room=self._staging.room.for_names
         )
-        default_owner = Caller(settings.owner_uid, settings.owner_gid)
-        self._attacher = Attacher(
-            self._nodes, self._directories, self._namespace, vault.counters, default_owner=default_owner
-        )
+        owner = Caller(settings.owner_uid, settings.owner_gid)
+        self._attacher = Attacher(self._nodes, self._directories, self._namespace, vault.counters, default_owner=owner)
         self._trash = self._new_trash()
         self._view = self._new_view()
         self._snapshots = Snapshots(
@@ -202,9 +203,9 @@ class Filesystem(FileRequests):
             range_gone=self.evictables.range_gone,
         )
 
-    def start(self) -> None:
-        """Make the fixed directories on first use, and put in order what the last stop left."""
-        self._hot.start()
+    def start(self, inherited: SessionRecord | None = None) -> None:
+        """Make the fixed directories, put in order what the last stop left, open again what a session has open."""
+        reopen(inherited, self._nodes, self._files, self._listings, self._hot)
         self.evictables.start()
         put_in_order(
             catalog=self._vault.catalog,
@@ -219,6 +220,8 @@ class Filesystem(FileRequests):
         )
         for listed in list(self._directories.listing(PREPARED, self._nodes.get(PREPARED))):
             self._trash.discard(PREPARED, listed.name)
+        if inherited is not None:
+            self._files.find_read_past_us()
         for ino in self._staging.files:
             self._sealer.note(ino)
 

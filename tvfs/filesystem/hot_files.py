@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,15 +74,44 @@ class HotFiles:
         self.total_bytes = 0
         """What all copies take of the disk."""
 
-    def start(self) -> None:
-        """Remove what an earlier run left: nobody knows whether all of it reached the disk."""
+    def start(self, used: Iterable[tuple[int, Content]] = (), direct: Collection[int] = ()) -> None:
+        """Remove what an earlier run left: nobody knows whether all of it reached the disk.
+
+        Except in a session that was taken over: then the machine has been up ever since.  `used` are inodes that may
+        still be read past us and their contents, `direct` those that are.
+        """
+        for ino, content in used:
+            self._adopt(ino, content)
+        self._direct |= set(direct)
+        kept = {copy.path.name for copy in self._copies.values()}
         with suppress(FileNotFoundError), os.scandir(self._directory) as left:
-            self._changed(-sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in left))
-        shutil.rmtree(self._directory, ignore_errors=True)
+            for entry in left:
+                if entry.name not in kept:
+                    self._changed(-entry.stat(follow_symlinks=False).st_blocks * 512)
+                    os.unlink(entry.path)
+        self._remove_empty_directory()
         if self._limit_bytes and not self._grants_leases():
             # Nobody could tell whether a copy is still mapped.
             _log.info("no copies of what is read often are kept", reason="the disk's filesystem grants no leases")
             self._limit_bytes = 0
+
+    def _adopt(self, ino: int, content: Content) -> None:
+        path = self._directory / content.hash.hex()
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return
+        if found.st_size != content.size:
+            return
+        copy = self._copies.get(content.hash)
+        if copy is None:
+            copy = self._copies[content.hash] = HotCopy(content, path, found.st_blocks * 512)
+            self.total_bytes += copy.allocated_bytes
+        else:
+            # It served another inode before this one.
+            self._by_ino.pop(copy.ino, None)
+        copy.ino = ino
+        self._by_ino[ino] = copy
 
     def begin(self, ino: int, content: Content) -> int | None:
         """Return a descriptor of the content's copy, from now on used for `ino`; None if there is none to be had."""
@@ -175,12 +203,17 @@ class HotFiles:
 
     def _grants_leases(self) -> bool:
         probe = self._directory / "lease"
-        self._directory.mkdir(mode=0o700)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         probe.touch()
         try:
             return is_unused(probe)
         finally:
-            shutil.rmtree(self._directory)
+            probe.unlink()
+            self._remove_empty_directory()
+
+    def _remove_empty_directory(self) -> None:
+        with suppress(OSError):
+            self._directory.rmdir()
 
     def _note(self, content: Content) -> None:
         if content.size < self._least_bytes or content.hash in self._wanted:

@@ -61,6 +61,11 @@ class Listings:
         self._opened[ino] = self._opened.get(ino, 0) + 1
         return handle
 
+    def reopen(self, handle: int, ino: int) -> None:
+        """Let a handle be open that another daemon opened; a directory that is no more fails when it is listed."""
+        self._handles[handle] = OpenDirectory(ino)
+        self._opened[ino] = self._opened.get(ino, 0) + 1
+
     def release(self, handle: Handle) -> int:
         """Close a handle and return the directory."""
         opened = self._handles.pop(handle, None)

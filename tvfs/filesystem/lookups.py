@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from tvfs.filesystem.model import Ino
+from tvfs.filesystem.session_record import SessionRecord
 
 _BUCKET_BITS = 12
 """Inodes are also counted by buckets of 4,096 numbers, so that a whole attached range is asked about in a few steps."""
+_INHERITED = 1 << 40
+"""Stands for the references, nobody knows how many, that the kernel had when the session was taken over."""
 
 
 class LookupCounts:
-    """A number removed from the namespace lives on until the kernel has given every reference back."""
+    """A number removed from the namespace lives on until the kernel has given every reference back.
 
-    def __init__(self) -> None:
+    Of an inherited session is only known which inodes the kernel refers to.  That is enough: it gives back all
+    references to an inode at once, so that more than were counted since are all.
+    """
+
+    def __init__(self, record: SessionRecord | None = None) -> None:
+        """Which inodes the kernel knows is noted in `record`, and read from it first."""
         self._counts: dict[int, int] = {}
         self._held_in_bucket: dict[int, int] = {}
+        self._record: SessionRecord | None = None
+        if record is not None:
+            for ino in record.known_inodes():
+                self.add(Ino(ino), _INHERITED)
+        self._record = record
 
     def add(self, ino: Ino, n: int = 1) -> None:
         """The kernel was given `n` more references."""
         count = self._counts.get(ino)
         if count is None:
+            if self._record is not None:
+                self._record.known(ino)
             self._counts[ino] = n
             bucket = ino >> _BUCKET_BITS
             self._held_in_bucket[bucket] = self._held_in_bucket.get(bucket, 0) + 1
@@ -33,10 +48,12 @@ class LookupCounts:
         count = self._counts.get(ino)
         if count is None:
             return False
-        if count > n:
+        if count > n and (count < _INHERITED or count - _INHERITED >= n):
             self._counts[ino] = count - n
             return False
         del self._counts[ino]
+        if self._record is not None:
+            self._record.forgotten(ino)
         bucket = ino >> _BUCKET_BITS
         held = self._held_in_bucket[bucket] - 1
         if held:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tvfs.catalog.catalog import Catalog, Family
 from tvfs.clock import Clock
-from tvfs.filesystem.change import Change
+from tvfs.filesystem.change import Change, RequestMark
 from tvfs.filesystem.directories import Directories, Dirent
 from tvfs.filesystem.inode import MAX_LINKS, STAGED, ContentState, Inode, changed
 from tvfs.filesystem.model import PREPARED, RENAME_EXCHANGE, RENAME_NOREPLACE, Caller
@@ -80,10 +80,12 @@ class Namespace:
 
         self.follower: Follower | None = None
         """Set once."""
+        self.mark = RequestMark()
+        """Set by whoever answers requests."""
 
     def change(self) -> Change:
         """Start a change."""
-        return Change(self._catalog, self._nodes, self._clock.now_ns())
+        return Change(self._catalog, self._nodes, self._clock.now_ns(), self.mark.current)
 
     def directory(self, ino: int) -> Inode:
         """Return a directory; raise `NotFound` or `NotADirectory`."""

@@ -31,6 +31,15 @@ class Exists(PosixError):
     errno = errno.EEXIST
 
 
+class NotOpenAnyMore(PosixError):
+    """Something is open that could not be opened again when another daemon took over."""
+
+    errno = errno.ESTALE
+
+    def __init__(self) -> None:
+        super().__init__("It was opened before the daemon was replaced and is not there any more; open it again.")
+
+
 class NotADirectory(PosixError):
     """The operation needs a directory."""
 

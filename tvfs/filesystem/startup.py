@@ -43,7 +43,7 @@ def put_in_order(  # noqa: PLR0913 - everything that a stop may have left half d
         change = namespace.change()
         if nodes.find(ino) is None:
             change.batch.delete(Family.ORPHAN, key)
-        else:
+        elif not namespace.in_use(ino):
             namespace.purge(change, ino)
         change.commit()
     usage.staging_changed(-_remove_strays(layout.staging, kept))

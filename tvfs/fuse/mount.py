@@ -7,14 +7,17 @@ still answered.
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 import trio
 
 from tvfs.filesystem.lookups import LookupCounts
+from tvfs.filesystem.session_record import SessionRecord
+from tvfs.fuse.hand_over import HandOver
 from tvfs.fuse.mount_point import check_fuse_available, detach, mount_source, prepare_mount_point
-from tvfs.fuse.mount_table import mounts_at
+from tvfs.fuse.mount_table import mounts_at, without_touching
 from tvfs.fuse.served_filesystem import ServedFilesystem
 from tvfs.fuse.settings import MountSettings
 from tvfs.fuse.transport import Transport
@@ -24,6 +27,8 @@ from tvfs.fuse.unmount import UnmountFailed, unmount
 _log = structlog.get_logger()
 _SESSION_END_TIMEOUT_S = 1.0
 """How long after the unmount the session may last: files that are still open prolong it, or another mount namespace."""
+_BEGUN_TIMEOUT_S = 10.0
+"""How long requests that were begun hold a hand-over up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +47,65 @@ async def serve(
     mount_point: str | os.PathLike[str],
     settings: MountSettings,
     *,
+    hand_over: HandOver | None = None,
     task_status: trio.TaskStatus[Mounted] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount and serve until unmounted, by `unmount` or by anyone; cancelling unmounts with force.
 
-    `lookups` must be the filesystem's own.  Raises `FuseUnavailable`, `MountPointBusy`, `MountPointInvalid`,
-    `MountPointNotEmpty` before anything is mounted.  Main thread only, one at a time.
+    `lookups` must be the filesystem's own.  With `hand_over` a session that was inherited, and checked, is served on
+    instead; and cancelling leaves the mount to the next daemon if that is asked for.  Raises `FuseUnavailable`,
+    `MountPointBusy`, `MountPointInvalid`, `MountPointNotEmpty` before anything is mounted.  Main thread only, one at a
+    time.
     """
     check_fuse_available()
     source = mount_source(settings.vault)
-    point = await prepare_mount_point(os.fspath(mount_point), source)
-    transport = _transport(filesystem, lookups, settings)
+    transport = _transport(filesystem, lookups, settings, hand_over)
+    point = await _begin(transport, os.fspath(mount_point), source, hand_over)
+    ours = {mount.device for mount in mounts_at(point)[-1:]}
     try:
-        # Not interrupted: a mount that nobody serves would be left.
-        with trio.CancelScope(shield=True):
-            await transport.mount(point, source)
-        ours = {mount.device for mount in mounts_at(point)[-1:]}
-        try:
-            await _serve(transport, point, settings, task_status)
-        finally:
-            # Unmounted by its path only if it is still there: something else may be mounted there by now.
-            transport.close(unmount=_is_mounted(point, ours))
-            if _is_mounted(point, ours):
-                with trio.CancelScope(shield=True):
-                    await detach(point)
+        await _serve(transport, point, settings, hand_over, task_status)
     finally:
-        for ino in lookups.clear():
-            filesystem.forgotten(ino)
+        if hand_over is not None and hand_over.asked and _is_mounted(point, ours):
+            transport.close(unmount=False)
+            hand_over.done = True
+        else:
+            await _finish(transport, point, ours)
+            if hand_over is not None:
+                hand_over.ended()
+            for ino in lookups.clear():
+                filesystem.forgotten(ino)
 
 
-def _transport(filesystem: ServedFilesystem, lookups: LookupCounts, settings: MountSettings) -> Transport:
+async def _begin(transport: Transport, mount_point: str, source: str, hand_over: HandOver | None) -> str:
+    if hand_over is not None and hand_over.inherited is not None:
+        from tvfs.fuse.kernel.session import KernelTransport
+
+        assert isinstance(transport, KernelTransport), "no other can, as was checked"
+        transport.resume(hand_over)
+        return without_touching(mount_point)
+    point = await prepare_mount_point(mount_point, source)
+    # Not interrupted: a mount that nobody serves would be left.
+    with trio.CancelScope(shield=True):
+        await transport.mount(point, source)
+    return point
+
+
+async def _finish(transport: Transport, point: str, ours: set[str]) -> None:
+    # Unmounted by its path only if it is still there: something else may be mounted there by now.
+    transport.close(unmount=_is_mounted(point, ours))
+    if _is_mounted(point, ours):
+        with trio.CancelScope(shield=True):
+            await detach(point)
+
+
+def _transport(
+    filesystem: ServedFilesystem, lookups: LookupCounts, settings: MountSettings, hand_over: HandOver | None
+) -> Transport:
     # Imported here, so that neither needs what only the other does: libfuse, or a Linux of the last years.
     if settings.transport == "kernel":
         from tvfs.fuse.kernel.session import KernelTransport
 
-        return KernelTransport(filesystem, lookups, settings)
+        return KernelTransport(filesystem, lookups, settings, hand_over)
     from tvfs.fuse.pyfuse3_session import Pyfuse3Transport
 
     return Pyfuse3Transport(filesystem, lookups, settings)
@@ -87,15 +116,26 @@ def _is_mounted(point: str, devices: set[str]) -> bool:
 
 
 async def _serve(
-    transport: Transport, point: str, settings: MountSettings, task_status: trio.TaskStatus[Mounted]
+    transport: Transport,
+    point: str,
+    settings: MountSettings,
+    hand_over: HandOver | None,
+    task_status: trio.TaskStatus[Mounted],
 ) -> None:
-    ended = trio.Event()
+    ended, serving = trio.Event(), trio.CancelScope(shield=True)
+
+    async def end() -> None:
+        if hand_over is not None and hand_over.asked:
+            await _leave(transport, ended, hand_over.record, serving)
+        else:
+            await _end(transport, point, ended, settings)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_unmount_when_cancelled, transport, point, ended, settings)
+        nursery.start_soon(_when_cancelled, end, ended)
         nursery.start_soon(_announce, Mounted(point, transport), settings, task_status)
         # Cancelled handlers would leave the kernel without answers: only the end of the session ends them.
         try:
-            with trio.CancelScope(shield=True):
+            with serving:
                 await transport.serve()
         finally:
             ended.set()
@@ -109,13 +149,23 @@ async def _announce(mounted: Mounted, settings: MountSettings, task_status: trio
     task_status.started(mounted)
 
 
-async def _unmount_when_cancelled(transport: Transport, point: str, ended: trio.Event, settings: MountSettings) -> None:
+async def _when_cancelled(end: Callable[[], Awaitable[None]], ended: trio.Event) -> None:
     try:
         await trio.sleep_forever()
     finally:
         if not ended.is_set():
             with trio.CancelScope(shield=True):
-                await _end(transport, point, ended, settings)
+                await end()
+
+
+async def _leave(transport: Transport, ended: trio.Event, record: SessionRecord, serving: trio.CancelScope) -> None:
+    transport.stop()
+    with trio.move_on_after(_BEGUN_TIMEOUT_S):
+        await ended.wait()
+        record.settle(True)
+        return
+    # Who has waited so long gets the answer from the next daemon: the kernel sends it the request again.
+    serving.cancel()
 
 
 async def _end(transport: Transport, point: str, ended: trio.Event, settings: MountSettings) -> None:

@@ -117,6 +117,10 @@ class FilesystemService:
         self._listed[handle] = ino
         return handle
 
+    def reopened(self, handle: Handle, ino: int) -> None:
+        """A directory is open since before the filesystem was started."""
+        self._listed[handle] = Ino(ino)
+
     def releasedir(self, handle: Handle) -> None:
         """Close a directory."""
         self._listed.pop(handle, None)

@@ -16,6 +16,7 @@ from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.errors import HostTrouble
 from taskvault.cli.mounts import is_dead, let_go, of_vault
 from taskvault.cli.output import show
+from taskvault.cli.replacement import caretaker_of
 
 ORDERLY_TIMEOUT_S = 120.0
 """Unmounting waits for the kernel to write everything back."""
@@ -85,6 +86,11 @@ def _owner(context: Context) -> int | None:
 
 
 def _end(pid: int) -> None:
+    caretaker = caretaker_of(pid)
+    if caretaker is not None:
+        # Told so, it does not start the daemon again; it passes the signal on.
+        with suppress(ProcessLookupError):
+            os.kill(caretaker, signal.SIGTERM)
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.kill(pid, number)

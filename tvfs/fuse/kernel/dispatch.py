@@ -108,11 +108,15 @@ class Dispatch:
             raise
         if agreement is None:
             return _LATER_MAJOR
+        self.begin(agreement)
+        return agreement.encode()
+
+    def begin(self, agreement: Agreement) -> None:
+        """Both sides hold to this, from now on or since before another daemon took the session over."""
         self.agreement, self._writeback = agreement, agreement.writeback
         if agreement.passthrough:
             self.passthrough.enable(self.session)
         self.initialised.set()
-        return agreement.encode()
 
     def _destroy(self, header: Header, fields: Fields) -> Buffer:
         return _DONE

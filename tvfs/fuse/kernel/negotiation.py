@@ -27,6 +27,9 @@ class Capability(NamedTuple):
     why: str
 
 
+RESEND = Capability(
+    "HAS_RESEND", 39, "a daemon that takes over from one that was killed gets what that had not answered"
+)
 ALWAYS = (
     Capability("ASYNC_READ", 0, "several pages of one file are read at a time"),
     Capability("ATOMIC_O_TRUNC", 3, "one request truncates and opens: no moment in which the file is only empty"),
@@ -42,6 +45,7 @@ ALWAYS = (
     Capability("EXPLICIT_INVAL_DATA", 25, "nobody but the kernel changes content: it need not suspect its pages"),
     Capability("HANDLE_KILLPRIV_V2", 28, "a small write costs no question for `security.capability`"),
     Capability("INIT_EXT", 30, "there are more than 32 bits"),
+    RESEND,
 )
 WRITEBACK = Capability("WRITEBACK_CACHE", 16, "small writes gather in the page cache: 2 µs instead of a request")
 PASSTHROUGH = Capability("PASSTHROUGH", 37, "hot files are read as fast as the disk's; excludes WRITEBACK_CACHE")
@@ -61,7 +65,6 @@ REFUSED = (
     Capability("SECURITY_CTX", 32, "no security modules' labels are stored"),
     Capability("CREATE_SUPP_GROUP", 34, "the kernel checks permissions"),
     Capability("HAS_EXPIRE_ONLY", 35, "names that the owner removes are gone, not doubtful"),
-    Capability("HAS_RESEND", 39, "for a server that takes a session over; not yet"),
     Capability("ALLOW_IDMAP", 40, "the filesystem knows one set of owners"),
     Capability("OVER_IO_URING", 41, "a ring for each processor is no task of one trio thread"),
     Capability("REQUEST_TIMEOUT", 42, "the kernel would end the mount when a disk is slow"),

@@ -42,6 +42,10 @@ class Notifier:
         self._closed = True
         self._waiting.put(None)
 
+    def finish(self) -> None:
+        """Begin no more but those that were asked for; then as after `end`."""
+        self._waiting.put(None)
+
     def join(self, timeout_s: float | None = None) -> None:
         """Wait, after `end`, until nothing is being written: the descriptor is not used from then on."""
         if self._thread is not None:

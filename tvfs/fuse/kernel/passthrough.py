@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
 
 from tvfs.filesystem.model import Handle, Ino
+from tvfs.filesystem.session_record import Opened, RowKind
 from tvfs.fuse.kernel import protocol as p
 from tvfs.fuse.kernel.device import close_backing, open_backing
 from tvfs.fuse.served_filesystem import ServedFilesystem
@@ -52,6 +54,23 @@ class Passthrough:
     def enable(self, session: int) -> None:
         """Begin: both sides agreed on it."""
         self._session = session
+
+    def inherit(self, rows: Iterable[Opened], read_past_us: Iterable[int]) -> None:
+        """Go on with what another daemon opened, after `enable`; the kernel has the backing files still."""
+        self._stale |= set(read_past_us)
+        if self._session < 0:
+            return
+        for row in rows:
+            if row.kind is RowKind.DIRECTORY:
+                continue
+            if not row.flags & p.FOPEN_PASSTHROUGH:
+                self._cached[row.ino] = self._cached.get(row.ino, 0) + 1
+                continue
+            self._direct_handles.add(Handle(row.number))
+            if row.ino in self._direct:
+                self._direct[row.ino].opens += 1
+            else:
+                self._direct[row.ino] = _Direct(row.backing_id)
 
     def expect(self, ino: Ino) -> None:
         """Let nobody begin to read the inode past us until `opened` or `expect_no_more`: its content may change."""

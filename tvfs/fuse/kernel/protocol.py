@@ -21,6 +21,8 @@ MAX_WRITE_BYTES = 1 << 20
 BUFFER_BYTES = MAX_WRITE_BYTES + 4096
 """The kernel refuses to be read from with less room than its longest request."""
 NAME_END = b"\0"
+RESENT = 1 << 63
+"""In the number of a request that another reader of the descriptor got before, and has not answered."""
 
 
 class Opcode(IntEnum):
@@ -85,6 +87,7 @@ class Notification(IntEnum):
     INVAL_INODE = 2
     INVAL_ENTRY = 3
     DELETE = 6
+    RESEND = 7
 
 
 # Requests.

@@ -105,6 +105,11 @@ def notification(code: p.Notification, body: bytes) -> bytes:
     return p.OUT_HEADER.pack(p.OUT_HEADER.size + len(body), code, 0) + body
 
 
+def send_again() -> bytes:
+    """Return the notification that whoever read the requests that are not answered is gone."""
+    return notification(p.Notification.RESEND, b"")
+
+
 def forget_attributes(ino: int) -> bytes:
     """Return the notification that an inode's attributes changed; its pages stay."""
     return notification(p.Notification.INVAL_INODE, p.INVAL_INODE_OUT.pack(ino, -1, 0))

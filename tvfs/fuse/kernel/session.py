@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import trio
 
 from tvfs.filesystem.lookups import LookupCounts
+from tvfs.filesystem.model import Handle
+from tvfs.filesystem.session_record import RowKind
+from tvfs.fuse.hand_over import HandOver
 from tvfs.fuse.kernel import replies
-from tvfs.fuse.kernel.channel import Channel
+from tvfs.fuse.kernel.channel import Channel, Handler
 from tvfs.fuse.kernel.device import open_session
 from tvfs.fuse.kernel.dispatch import Dispatch
+from tvfs.fuse.kernel.negotiation import RESEND, Agreement
 from tvfs.fuse.kernel.notifier import Notifier
+from tvfs.fuse.kernel.protocol import Opcode
+from tvfs.fuse.kernel.resumption import Resumption
 from tvfs.fuse.options import mount_options
 from tvfs.fuse.served_filesystem import ServedFilesystem
 from tvfs.fuse.service import FilesystemService
@@ -24,9 +31,21 @@ _JOIN_TIMEOUT_S = 5.0
 class KernelTransport:
     """A `Transport`.  See docs/design/transport.md."""
 
-    def __init__(self, filesystem: ServedFilesystem, lookups: LookupCounts, settings: MountSettings) -> None:
+    def __init__(
+        self,
+        filesystem: ServedFilesystem,
+        lookups: LookupCounts,
+        settings: MountSettings,
+        hand_over: HandOver | None = None,
+    ) -> None:
+        """With `hand_over` the session outlives this object if the owner asks for that, or dies."""
         service = FilesystemService(filesystem, lookups, xattrs=settings.xattrs)
+        self._service = service
         self._settings = settings
+        self._hand_over = hand_over
+        self._resumption: Resumption | None = None
+        if hand_over is not None:
+            self._resumption = Resumption(service, hand_over.record, hand_over.mark, hand_over.last_request)
         self.counts: dict[str, int] = {}
         self._dispatch = Dispatch(service, lookups, settings, self.counts)
         self.initialised: trio.Event = self._dispatch.initialised
@@ -39,11 +58,35 @@ class KernelTransport:
         """Put a new session at `point`."""
         options = mount_options(self._settings)
         self.take(await open_session(point, source, options, suid_and_devices=self._settings.suid_and_devices))
+        if self._hand_over is not None:
+            self._hand_over.began(self._descriptor, point)
+
+    def resume(self, hand_over: HandOver) -> None:
+        """Go on with the session that another daemon began; the filesystem has opened its handles already."""
+        record, agreed = hand_over.record, hand_over.record.agreed
+        assert hand_over.session is not None, "it was inherited"
+        assert agreed is not None, "it was checked"
+        assert self._resumption is not None, "made with the hand-over"
+        self.take(hand_over.session)
+        hand_over.session = None
+        self._dispatch.begin(Agreement(*agreed))
+        rows = record.handles()
+        self._resumption.inherit(rows)
+        self._dispatch.passthrough.inherit(rows, record.inodes_read_past_us())
+        for row in rows:
+            if row.kind is RowKind.DIRECTORY:
+                self._service.reopened(Handle(row.number), row.ino)
+        if self._dispatch.agreement is not None and self._dispatch.agreement.has(RESEND):
+            os.write(self._descriptor, replies.send_again())
+        record.settle(False)
 
     def take(self, descriptor: int) -> None:
         """Use a session that is open already."""
         self._descriptor = self._dispatch.session = descriptor
-        self._channel = Channel(descriptor, self._dispatch.table, self.counts, waiting_max=self._settings.max_tasks)
+        table: Mapping[Opcode, Handler] = self._dispatch.table
+        if self._resumption is not None:
+            table = self._resumption.around(table, lambda: self._dispatch.agreement)
+        self._channel = Channel(descriptor, table, self.counts, waiting_max=self._settings.max_tasks)
         self._notifier = Notifier(descriptor)
 
     async def serve(self) -> None:
@@ -66,7 +109,10 @@ class KernelTransport:
         assert self._notifier is not None, "made with the channel"
         # A notification may wait for a lock whose holder waits for our answer.  In the kernel it waits so that nothing
         # can interrupt it, not even the end of this process: so the answers go on until the last one is through.
-        self._notifier.end()
+        if self._hand_over is not None and self._hand_over.asked:
+            self._notifier.finish()
+        else:
+            self._notifier.end()
         await trio.to_thread.run_sync(self._notifier.join, abandon_on_cancel=True)
         channel.stop()
 

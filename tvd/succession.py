@@ -1,0 +1,80 @@
+"""Which mount a daemon takes over from the last one, and what it leaves to the next."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+
+from tvd.config import Config
+from tvd.fuse_mount import mount_settings
+from tvd.readiness import ServiceManager
+from tvfs.errors import TaskVaultError
+from tvfs.filesystem.session_record import SessionRecord, SessionRecordUnreadable
+from tvfs.fuse.hand_over import RECORD_NAME, SESSION_NAME, HandOver, HandOverRefused
+
+_log = structlog.get_logger()
+
+
+class HandOverImpossible(TaskVaultError):
+    """No other daemon can take the mount over."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The daemon cannot be replaced while it is mounted: nothing keeps the mount meanwhile (it needs the "
+            'transport "kernel", and systemd or `tv up` to have started it); use `tv down`, then `tv up`.'
+        )
+
+
+async def prepare(config: Config, service: ServiceManager) -> HandOver | None:
+    """Return what lets the mount outlive this daemon, and what it is to go on with; None if nobody would keep it.
+
+    A mount that cannot be taken over is taken away, and the log says why.
+    """
+    for _, descriptor in config.service.descriptors:
+        os.set_inheritable(descriptor, False)
+    inherited = await _inherited(config, service)
+    if inherited is not None:
+        return inherited
+    if config.mountpoint is None or config.mount.transport != "kernel" or not service.keeps_descriptors:
+        return None
+    try:
+        return HandOver(service, SessionRecord.create())
+    except SessionRecordUnreadable as exc:
+        _log.warning("the mount will not outlive the daemon", part="mount", reason=str(exc))
+        return None
+
+
+def ask(hand_over: HandOver | None, service: ServiceManager) -> None:
+    """Let the end of the daemon leave the mount to the next one; raise `HandOverImpossible`."""
+    if hand_over is None or not service.keeps_descriptors:
+        raise HandOverImpossible
+    hand_over.asked = True
+
+
+async def _inherited(config: Config, service: ServiceManager) -> HandOver | None:
+    kept = dict(config.service.descriptors)
+    session, record = kept.get(SESSION_NAME), kept.get(RECORD_NAME)
+    if session is None or record is None:
+        for name, descriptor in config.service.descriptors:
+            service.drop(name)
+            os.close(descriptor)
+        return None
+    try:
+        hand_over = HandOver(service, SessionRecord(record), session)
+    except SessionRecordUnreadable as exc:
+        _log.warning("the mount is not taken over", part="mount", reason=str(exc))
+        for name, descriptor in ((SESSION_NAME, session), (RECORD_NAME, record)):
+            service.drop(name)
+            os.close(descriptor)
+        return None
+    point = str(config.mountpoint or "")
+    try:
+        hand_over.check(point, mount_settings(config.home, config.mount))
+    except HandOverRefused as exc:
+        _log.warning("the mount is not taken over", part="mount", reason=str(exc))
+        await hand_over.give_up(point)
+        return None
+    taken = hand_over.record
+    _log.info("the mount is taken over", part="mount", settled=taken.settled, handles=len(taken.handles()))
+    return hand_over
