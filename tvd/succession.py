@@ -11,7 +11,7 @@ from tvd.fuse_mount import mount_settings
 from tvd.readiness import ServiceManager
 from tvfs.errors import TaskVaultError
 from tvfs.filesystem.session_record import SessionRecord, SessionRecordUnreadable
-from tvfs.fuse.hand_over import RECORD_NAME, SESSION_NAME, HandOver, HandOverRefused
+from tvfs.fuse.hand_over import RECORD_NAME, SESSION_NAME, HandOver, HandOverRefused, give_up
 
 _log = structlog.get_logger()
 
@@ -60,20 +60,13 @@ async def _inherited(config: Config, service: ServiceManager) -> HandOver | None
             service.drop(name)
             os.close(descriptor)
         return None
+    point, settings = str(config.mountpoint or ""), mount_settings(config.home, config.mount)
     try:
         hand_over = HandOver(service, SessionRecord(record), session)
-    except SessionRecordUnreadable as exc:
+        hand_over.check(point, settings)
+    except (SessionRecordUnreadable, HandOverRefused) as exc:
         _log.warning("the mount is not taken over", part="mount", reason=str(exc))
-        for name, descriptor in ((SESSION_NAME, session), (RECORD_NAME, record)):
-            service.drop(name)
-            os.close(descriptor)
-        return None
-    point = str(config.mountpoint or "")
-    try:
-        hand_over.check(point, mount_settings(config.home, config.mount))
-    except HandOverRefused as exc:
-        _log.warning("the mount is not taken over", part="mount", reason=str(exc))
-        await hand_over.give_up(point)
+        await give_up(service, session, point, settings.vault)
         return None
     taken = hand_over.record
     _log.info("the mount is taken over", part="mount", settled=taken.settled, handles=len(taken.handles()))

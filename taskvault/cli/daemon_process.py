@@ -95,7 +95,7 @@ def _outcome(process: subprocess.Popen[bytes], line: bytes | None, timeout_s: fl
     told = json.loads(line) if line else {}
     if told.get("ok"):
         process.returncode = 0  # it lives on, and is not ours to wait for
-        return Started(process.pid, told.get("mount"))
+        return Started(int(told["pid"]), told.get("mount"))
     process.wait()
     if told:
         raise DaemonStopped(str(told.get("error")), int(told.get("exit_code", 5)))

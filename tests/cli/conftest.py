@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from taskvault.cli.answers import ANSWERS
+from taskvault.cli.replacement import caretaker_of
 from tests.vaults_in_order import assert_in_order
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,9 +92,16 @@ class Said:
     err: str
 
 
+def kill(pid: int) -> None:
+    """Kill a daemon for good: whoever would start it again goes first."""
+    caretaker = caretaker_of(pid)
+    for victim in (caretaker, pid) if caretaker is not None else (pid,):
+        os.kill(victim, signal.SIGKILL)
+
+
 def clean_up(vault: Vault, pid: int) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     if any(line.split()[4] == str(vault.mount) for line in Path("/proc/self/mountinfo").read_text().splitlines()):
         subprocess.run(["umount", "-l", str(vault.mount)], check=False)
 

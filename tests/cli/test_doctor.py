@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Vault, clean_up, conforms
+from tests.cli.conftest import Vault, clean_up, conforms, kill
 
 pytestmark = pytest.mark.kernel
 
@@ -71,7 +71,7 @@ def test_a_daemon_that_was_killed_leaves_a_mount_and_a_socket_that_are_named(tmp
     own.tv("up")
     pid = own.pid
     try:
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         own_mount = findings_when_gone(own, pid)
         assert (own_mount["mount"]["state"], "`tv up`" in own_mount["mount"]["remedy"]) == ("warning", True)
         assert own_mount["socket"]["state"] == "warning"

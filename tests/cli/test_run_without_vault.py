@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Vault, clean_up
+from tests.cli.conftest import Vault, clean_up, kill
 
 GENEROUS_S = 10.0
 """Far more than the 0.2 s that are promised: the machine may be busy.  What it took is printed."""
@@ -133,7 +133,7 @@ def test_a_daemon_that_hangs_is_ended_by_force(own: Vault) -> None:
 def test_the_mount_of_a_daemon_that_was_killed_is_noticed_and_taken_away(own: Vault) -> None:
     own.tv("down")
     own.tv("up", "--mount", str(own.home.parent / "a b"))
-    os.kill(own.pid, signal.SIGKILL)
+    kill(own.pid)
     while "not up" not in (said := own.tv("doctor").out):
         pass
     assert f"{own.home.parent}/a b was left mounted" in said

@@ -10,6 +10,7 @@ import os
 import random
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -294,9 +295,12 @@ def test_a_file_that_is_read_past_the_daemon_is_read_on_and_follows_writers(
                 content[4096 : 4096 + len(piece)] = piece
                 assert os.pread(reader.fileno(), len(content), 0) == content
                 assert mapping[:] == content
-                # The staging file was the copy, and is known to be read past the daemon.
-                end(kept)
-                kept.wait_for_next()
+            end(kept)
+            kept.wait_for_next()
+            # The staging file was the copy, and is still read past the daemon: it is not sealed when others are.
+            (kept.work / f"other{turn}").write_bytes(b"other")
+            with Client.connect(kept.home) as client:
+                wait_until(lambda client=client: client.call(m.GetStatus()).staged_files == 1)
         with open(path, "rb") as another:
             assert another.read() == content
         mapping.close()
@@ -333,6 +337,74 @@ def test_a_session_that_cannot_be_taken_over_is_taken_away_and_the_log_says_why(
         client.call(m.Shutdown(hand_over=True))
     assert refused.value.kind == "HandOverImpossible"
     kept.stop()
+
+
+class Store:
+    """Keeps descriptors as systemd does: an independent reading of its protocol."""
+
+    def __init__(self, address: Path) -> None:
+        self.kept: dict[str, int] = {}
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(address))
+        self._socket.settimeout(20)
+
+    def take_until_ready(self) -> None:
+        """Take what the daemon sends until it is ready."""
+        message = b""
+        while b"READY=1" not in message:
+            message, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 8)
+            told = dict(line.partition("=")[::2] for line in message.decode().splitlines())
+            if told.get("FDSTORE") == "1":
+                self.kept[told["FDNAME"]] = descriptors[0]
+            elif told.get("FDSTOREREMOVE") == "1" and told["FDNAME"] in self.kept:
+                os.close(self.kept.pop(told["FDNAME"]))
+
+    def start(self, home: Path, mount: Path) -> subprocess.Popen[bytes]:
+        """Start a daemon and give it what is kept."""
+        passed = list(self.kept.values())
+        moves = "".join(f" {3 + place}<&{descriptor}" for place, descriptor in enumerate(passed))
+        command = f'LISTEN_PID=$$ exec "$@"{moves}' if passed else 'exec "$@"'
+        listed = {"LISTEN_FDS": str(len(passed)), "LISTEN_FDNAMES": ":".join(self.kept)} if passed else {}
+        tvd = [sys.executable, "-m", "tvd", "--home", str(home), "--mount", str(mount)]
+        notify = {"NOTIFY_SOCKET": str(self.address), "FDSTORE": "8", "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
+        daemon = subprocess.Popen(
+            ["bash", "-c", command, "bash", *tvd], pass_fds=passed, env={**os.environ, **notify, **listed}
+        )
+        self.take_until_ready()
+        return daemon
+
+    def close(self) -> None:
+        self._socket.close()
+        for descriptor in self.kept.values():
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("readable", [True, False], ids=["intact", "another version's"])
+def test_systemd_can_keep_the_mount_and_a_record_that_cannot_be_read_is_no_harm(tmp_path: Path, readable: bool) -> None:
+    store, home, mount = Store(tmp_path / "notify"), tmp_path / "vault", tmp_path / "mount"
+    daemon = store.start(home, mount)
+    # The first close asks whether closes are to be told; that of the next daemon's process, before it runs, must not.
+    (mount / "work" / "closed").touch()
+    with open(mount / "work" / "file", "w+b", buffering=0) as file:
+        file.write(b"written")
+        assert set(store.kept) == {"session", "record"}
+        daemon.kill()
+        daemon.wait()
+        if not readable:
+            os.pwrite(store.kept["record"], b"\0" * 8, 0)
+        daemon = store.start(home, mount)
+        if readable:
+            assert os.pread(file.fileno(), 10, 0) == b"written"
+        else:
+            with pytest.raises(OSError, match=r"not connected|abort"):
+                os.pread(file.fileno(), 10, 0)
+    assert (mount / "work" / "file").read_bytes() == b"written"
+    assert set(store.kept) == {"session", "record"}
+    daemon.terminate()
+    assert daemon.wait(20) == 0
+    store.close()
+    assert_in_order(home)
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tvd.main import ExitCode
+
 UNITS = Path(__file__).parent.parent.parent / "systemd"
 each_unit = pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda path: path.name)
 # Each of these gives a unit its own mount namespace, in which a FUSE mount is seen by the unit alone.
@@ -57,11 +59,15 @@ def test_readiness_stop_and_files_are_set(unit: Path) -> None:
 
 
 @each_unit
-def test_a_killed_daemon_leaves_no_mount(unit: Path) -> None:
-    mount = re.findall(r"--mount (\S+)", unit.read_text())
-    assert len(mount) == 1
-    assert all(command.endswith(mount[0]) for command in settings(unit, "ExecStopPost"))
-    assert settings(unit, "ExecStopPost")
+def test_a_daemon_that_is_restarted_leaves_its_mount_to_the_next_one(unit: Path) -> None:
+    assert int(settings(unit, "FileDescriptorStoreMax")[0]) >= 2
+    assert settings(unit, "RestartKillSignal") == ["SIGUSR2"]
+    left = str(int(ExitCode.HANDED_OVER))
+    assert settings(unit, "SuccessExitStatus") == settings(unit, "RestartForceExitStatus") == [left]
+    # Nothing takes the mount away, or looks at it while nobody serves it.
+    (mount,) = re.findall(r"--mount (\S+)", unit.read_text())
+    around = [*settings(unit, "ExecStartPre"), *settings(unit, "ExecStopPost")]
+    assert not [command for command in around if mount in command]
 
 
 @each_unit

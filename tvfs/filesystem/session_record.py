@@ -90,11 +90,12 @@ class SessionRecord:
     """The owner's trio thread only.  Nothing raises for want of room: a record that is not complete says so."""
 
     def __init__(self, descriptor: int) -> None:
-        """Use a record; owns the descriptor.  Raises `SessionRecordUnreadable`."""
+        """Use a record; owns the descriptor.  Raises `SessionRecordUnreadable`, and has closed it then."""
         self.descriptor = descriptor
         try:
             self._map = mmap.mmap(descriptor, _TOTAL_BYTES)
         except (OSError, ValueError) as exc:
+            os.close(descriptor)
             raise SessionRecordUnreadable(str(exc)) from exc
         self._words = memoryview(self._map)[:_KNOWN_AT].cast("Q")
         magic, self.session, device = _HEADER.unpack_from(self._map)

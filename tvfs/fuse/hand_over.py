@@ -103,17 +103,6 @@ class HandOver:
         if reason:
             raise HandOverRefused(point, reason)
 
-    async def give_up(self, mount_point: str) -> None:
-        """Let go of what was kept and take the mount away, so that everybody who waits for it is told."""
-        point = without_touching(mount_point)
-        if any(mount.device == self.record.device for mount in mounts_at(point)[-1:]):
-            with suppress(TaskVaultError):
-                await detach(point)
-        self.ended()
-        if self.session is not None:
-            os.close(self.session)
-            self.session = None
-
     def began(self, descriptor: int, point: str) -> None:
         """A session was mounted: from now on it outlives us."""
         for mount in mounts_at(point)[-1:]:
@@ -125,6 +114,18 @@ class HandOver:
         """The session is over."""
         self._store.drop(SESSION_NAME)
         self._store.drop(RECORD_NAME)
+
+
+async def give_up(store: DescriptorStore, session: int, mount_point: str, vault: str) -> None:
+    """Let go of a session that was kept and take its mount away, so that everybody who waits for it is told."""
+    point = without_touching(mount_point)
+    # By whom it is served nobody can say, but the vault is ours: nobody else serves one that is mounted from it.
+    if any(mount.source == mount_source(vault) for mount in mounts_at(point)[-1:]):
+        with suppress(TaskVaultError):
+            await detach(point)
+    for name in (SESSION_NAME, RECORD_NAME):
+        store.drop(name)
+    os.close(session)
 
 
 def _is_over(session: int) -> bool:

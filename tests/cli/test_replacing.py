@@ -1,0 +1,58 @@
+"""`tv up --replace`, and what `tv up` leaves behind to take care of the daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from taskvault.cli.replacement import caretaker_of
+from tests.cli.conftest import Vault, clean_up
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Vault]:
+    vault = Vault(tmp_path / "home")
+    vault.tv("init", "--size", "100M")
+    yield vault
+    with suppress(AssertionError):
+        pid = vault.pid
+        clean_up(vault, pid)
+
+
+def test_a_new_daemon_takes_the_place_of_the_old_one_and_files_stay_open(own: Vault) -> None:
+    first = own.json("up")["pid"]
+    with open(own.mount / "work" / "file", "w+b", buffering=0) as file:
+        file.write(b"before")
+        replaced = own.json("up", "--replace")
+        assert replaced["started"] is True
+        assert replaced["pid"] == own.pid != first
+        assert os.pread(file.fileno(), 10, 0) == b"before"
+    assert own.tv("down").out == "Down.\n"
+    wait_until(lambda: not Path(f"/proc/{first}").exists())
+
+
+def test_without_a_mount_there_is_nothing_to_take_over_and_it_is_said(own: Vault) -> None:
+    pid = own.json("up", "--no-mount")["pid"]
+    assert caretaker_of(pid) is None
+    assert "`tv down`" in own.tv("up", "--replace", exit_code=4).err
+    assert own.pid == pid
+    own.tv("down")
+
+
+def test_a_daemon_that_hangs_is_ended_by_force_and_stays_ended(own: Vault) -> None:
+    pid = own.json("up")["pid"]
+    caretaker = caretaker_of(pid)
+    assert caretaker is not None
+    os.kill(pid, signal.SIGSTOP)
+    assert own.tv("down", "--force").out == "Down.\n"
+    wait_until(lambda: not Path(f"/proc/{caretaker}").exists() or " Z " in Path(f"/proc/{caretaker}/stat").read_text())
+    assert own.tv("down").out == "Not up.\n"
+    assert str(own.mount) not in Path("/proc/self/mountinfo").read_text()
