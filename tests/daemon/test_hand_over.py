@@ -356,14 +356,16 @@ class Store:
             message, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 8)
             told = dict(line.partition("=")[::2] for line in message.decode().splitlines())
             if told.get("FDSTORE") == "1":
-                self.kept[told["FDNAME"]] = descriptors[0]
+                # Out of the way of those that are passed.
+                self.kept[told["FDNAME"]] = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, 64)
+                os.close(descriptors[0])
             elif told.get("FDSTOREREMOVE") == "1" and told["FDNAME"] in self.kept:
                 os.close(self.kept.pop(told["FDNAME"]))
 
     def start(self, home: Path, mount: Path) -> subprocess.Popen[bytes]:
         """Start a daemon and give it what is kept."""
         passed = list(self.kept.values())
-        moves = "".join(f" {3 + place}<&{descriptor}" for place, descriptor in enumerate(passed))
+        moves = "".join(f" {3 + place}<&{descriptor}-" for place, descriptor in enumerate(passed))
         command = f'LISTEN_PID=$$ exec "$@"{moves}' if passed else 'exec "$@"'
         listed = {"LISTEN_FDS": str(len(passed)), "LISTEN_FDNAMES": ":".join(self.kept)} if passed else {}
         tvd = [sys.executable, "-m", "tvd", "--home", str(home), "--mount", str(mount)]
