@@ -24,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         home, mount = Path(directory, "vault"), Path(directory, "mount")
         reading, writing = os.pipe()
-        command = [sys.executable, "-m", "tvd", "--caretaker=1000", "--home", str(home), "--mount", str(mount)]
+        command = [sys.executable, "-m", "tvd", "--caretaker=1000,0", "--home", str(home), "--mount", str(mount)]
         caretaker = subprocess.Popen([*command, "--ready-fd", str(writing)], pass_fds=[writing])
         os.close(writing)
         with open(reading, "rb") as ready:

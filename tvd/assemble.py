@@ -42,7 +42,6 @@ from tvfs.catalog.rocks import RocksSettings
 from tvfs.clock import SystemClock
 from tvfs.digest import ChunkId
 from tvfs.errors import TaskVaultError
-from tvfs.filesystem.change import last_request
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.lookups import LookupCounts
 from tvfs.filesystem.settings import FilesystemSettings
@@ -97,14 +96,14 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         if vault.recovery.damaged:
             health.troubles["recovery"] = "The disk lost data that it had promised to keep; see tvd.log."
         service = ServiceManager(config.service)
-        hand_over = await prepare(config, service)
+        hand_over = await prepare(config, service, vault.catalog)
         inherited = hand_over.inherited if hand_over is not None else None
         lookups = LookupCounts(hand_over.record if hand_over is not None else None)
         filesystem = Filesystem(
             vault, clock=clock, settings=_filesystem_settings(config.mount, hand_over), lookups=lookups
         )
         if hand_over is not None:
-            hand_over.mark, hand_over.last_request = filesystem.mark, last_request(vault.catalog)
+            hand_over.mark = filesystem.mark
         filesystem.start(inherited)
         views = EntryViews(vault.catalog, filesystem, vault.entries)
         repaired = views.repair()

@@ -9,8 +9,10 @@ import structlog
 from tvd.config import Config
 from tvd.fuse_mount import mount_settings
 from tvd.readiness import ServiceManager
+from tvfs.catalog.catalog import Catalog
 from tvfs.errors import TaskVaultError
-from tvfs.filesystem.session_record import SessionRecord, SessionRecordUnreadable
+from tvfs.filesystem.change import begin_requests, last_request
+from tvfs.filesystem.session_record import NO_SESSION, SessionRecord, SessionRecordUnreadable
 from tvfs.fuse.hand_over import RECORD_NAME, SESSION_NAME, HandOver, HandOverRefused, give_up
 
 _log = structlog.get_logger()
@@ -26,23 +28,25 @@ class HandOverImpossible(TaskVaultError):
         )
 
 
-async def prepare(config: Config, service: ServiceManager) -> HandOver | None:
+async def prepare(config: Config, service: ServiceManager, catalog: Catalog) -> HandOver | None:
     """Return what lets the mount outlive this daemon, and what it is to go on with; None if nobody would keep it.
 
     A mount that cannot be taken over is taken away, and the log says why.
     """
     for _, descriptor in config.service.descriptors:
         os.set_inheritable(descriptor, False)
-    inherited = await _inherited(config, service)
+    inherited = await _inherited(config, service, last_request(catalog))
     if inherited is not None:
         return inherited
-    if config.mountpoint is None or config.mount.transport != "kernel" or not service.keeps_descriptors:
-        return None
-    try:
-        return HandOver(service, SessionRecord.create())
-    except SessionRecordUnreadable as exc:
-        _log.warning("the mount will not outlive the daemon", part="mount", reason=str(exc))
-        return None
+    record = None
+    if config.mountpoint is not None and config.mount.transport == "kernel" and service.keeps_descriptors:
+        try:
+            record = SessionRecord.create()
+        except SessionRecordUnreadable as exc:
+            _log.warning("the mount will not outlive the daemon", part="mount", reason=str(exc))
+    # Whoever keeps an older session for the next daemon keeps it in vain from now on.
+    begin_requests(catalog, NO_SESSION if record is None else record.session)
+    return None if record is None else HandOver(service, record)
 
 
 def ask(hand_over: HandOver | None, service: ServiceManager) -> None:
@@ -52,7 +56,7 @@ def ask(hand_over: HandOver | None, service: ServiceManager) -> None:
     hand_over.asked = True
 
 
-async def _inherited(config: Config, service: ServiceManager) -> HandOver | None:
+async def _inherited(config: Config, service: ServiceManager, last: bytes) -> HandOver | None:
     kept = dict(config.service.descriptors)
     session, record = kept.get(SESSION_NAME), kept.get(RECORD_NAME)
     if session is None or record is None:
@@ -62,7 +66,7 @@ async def _inherited(config: Config, service: ServiceManager) -> HandOver | None
         return None
     point, settings = str(config.mountpoint or ""), mount_settings(config.home, config.mount)
     try:
-        hand_over = HandOver(service, SessionRecord(record), session)
+        hand_over = HandOver(service, SessionRecord(record), session, last_request=last)
         hand_over.check(point, settings)
     except (SessionRecordUnreadable, HandOverRefused) as exc:
         _log.warning("the mount is not taken over", part="mount", reason=str(exc))

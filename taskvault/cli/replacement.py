@@ -1,8 +1,9 @@
-"""Has the daemon replaced by a new one while its mount stays."""
+"""Has the daemon replaced by a new one while its mount stays; and tells its caretaker what to do after a kill."""
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,41 @@ def replaced(context: Context) -> int:
                 return pid
         time.sleep(_POLL_S)
     raise HostTrouble(f"No daemon answers {START_TIMEOUT_S:g} s after the old one was asked to end; see its tvd.log.")
+
+
+def goes_on(context: Context) -> bool:
+    """Have the daemon that was killed started again, if somebody keeps its mount; return when it answers."""
+    from taskvault.errors import DaemonUnreachable, DaemonWedged
+    from taskvault.protocol.caretaking import GO_ON
+
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and _told(context.home, GO_ON):
+        with suppress(DaemonUnreachable, DaemonWedged), context.connect():
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def give_up(home: Path) -> None:
+    """Have whoever keeps the mount of a daemon that was killed let go of it; return when that has ended."""
+    from taskvault.protocol.caretaking import GIVE_UP
+
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and _told(home, GIVE_UP):
+        time.sleep(_POLL_S)
+
+
+def _told(home: Path, message: bytes) -> bool:
+    from taskvault.protocol.caretaking import caretaker_address
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as ours:
+        try:
+            ours.sendto(message, caretaker_address(home))
+        except BlockingIOError:  # it has been told often enough
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def caretaker_of(pid: int) -> int | None:

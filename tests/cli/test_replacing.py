@@ -56,3 +56,45 @@ def test_a_daemon_that_hangs_is_ended_by_force_and_stays_ended(own: Vault) -> No
     wait_until(lambda: not Path(f"/proc/{caretaker}").exists() or " Z " in Path(f"/proc/{caretaker}/stat").read_text())
     assert own.tv("down").out == "Not up.\n"
     assert str(own.mount) not in Path("/proc/self/mountinfo").read_text()
+
+
+def kill(vault: Vault) -> None:
+    """Kill the daemon, and return when it has ended; its caretaker waits a moment."""
+    pid = vault.pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_after_a_kill_up_starts_the_daemon_at_once_and_files_stay_open(own: Vault) -> None:
+    first = own.json("up")["pid"]
+    with open(own.mount / "work" / "file", "w+b", buffering=0) as file:
+        file.write(b"before")
+        kill(own)
+        again = own.json("up")
+        assert (again["started"], again["mount"]) == (True, str(own.mount))
+        assert own.pid != first
+        assert os.pread(file.fileno(), 10, 0) == b"before"
+    assert own.json("up")["started"] is False
+    own.tv("down")
+
+
+def test_after_a_kill_the_vault_can_be_checked_and_what_was_repaired_is_not_taken_over(own: Vault) -> None:
+    own.tv("up")
+    with open(own.mount / "work" / "file", "w+b", buffering=0) as file:
+        file.write(b"before")
+        os.unlink(own.mount / "work" / "file")
+        kill(own)
+        assert "it was removed while it was open" in own.tv("fsck", exit_code=1).out
+        own.tv("up")
+        with pytest.raises(OSError, match=r"not connected|Input/output|abort"):
+            os.pread(file.fileno(), 10, 0)
+    (own.mount / "work" / "new").write_bytes(b"new")
+    own.tv("down")
+
+
+def test_after_a_kill_down_lets_go_of_the_mount(own: Vault) -> None:
+    caretaker = caretaker_of(own.json("up")["pid"])
+    kill(own)
+    assert own.tv("down").out == "Not up.\n"
+    wait_until(lambda: not Path(f"/proc/{caretaker}").exists() or " Z " in Path(f"/proc/{caretaker}/stat").read_text())
+    assert str(own.mount) not in Path("/proc/self/mountinfo").read_text()

@@ -41,7 +41,7 @@ class Kept:
         self.mount = home.parent / "mount"
         self.work = self.mount / "work"
         reading, writing = os.pipe()
-        command = [sys.executable, "-m", "tvd", "--caretaker=1000", "--home", str(home), "--mount", str(self.mount)]
+        command = [sys.executable, "-m", "tvd", "--caretaker=1000,0", "--home", str(home), "--mount", str(self.mount)]
         self.caretaker = subprocess.Popen(
             [*command, "--ready-fd", str(writing), *options],
             pass_fds=[writing],

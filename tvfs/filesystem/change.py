@@ -19,6 +19,13 @@ def last_request(catalog: Catalog) -> bytes:
     return catalog.get(Family.SYS, LAST_REQUEST) or b""
 
 
+def begin_requests(catalog: Catalog, session: bytes) -> None:
+    """Note that what changes names from now on is asked for in this session."""
+    batch = Batch()
+    batch.put(Family.SYS, LAST_REQUEST, session + bytes(8))
+    catalog.write(batch)
+
+
 class RequestMark:
     """Names the request that is being answered in the batch that it writes.
 

@@ -26,6 +26,8 @@ from typing import NamedTuple
 from tvfs.errors import TaskVaultError
 
 _MAGIC = b"tvsess\x00\x01"
+NO_SESSION = bytes(8)
+"""Instead of the number of a session that another daemon could take over."""
 _HEADER = struct.Struct("=8s8s32s")
 _SETTLED, _COMPLETE, _AGREED, _MINOR, _FLAGS, _READAHEAD, _BACKGROUND, _ROWS = range(6, 14)
 """Places of the words after the header."""

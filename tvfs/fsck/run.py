@@ -19,6 +19,7 @@ from tvfs.catalog.catalog import Batch, Family
 from tvfs.catalog.rocks import RocksCatalog
 from tvfs.clock import Clock, SystemClock
 from tvfs.errors import TaskVaultError
+from tvfs.filesystem.change import LAST_REQUEST
 from tvfs.fsck import (
     chunks,
     content,
@@ -215,6 +216,8 @@ class _Run:
         batch = Batch()
         batch.delete(Family.SYS, CLEAN)
         batch.delete(Family.SYS, COUNTED)
+        # A mount that is kept for the next daemon knows nothing of what is changed here: it is not taken over.
+        batch.delete(Family.SYS, LAST_REQUEST)
         self._catalog.write(batch)
         self._marks_gone = self._changed = True
 

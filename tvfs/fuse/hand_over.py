@@ -53,8 +53,13 @@ class DescriptorStore(Protocol):
 class HandOver:
     """One session's; the owner's trio thread only."""
 
-    def __init__(self, store: DescriptorStore, record: SessionRecord, session: int | None = None) -> None:
-        """`session` is the descriptor of a session that another daemon began, which `record` is of."""
+    def __init__(
+        self, store: DescriptorStore, record: SessionRecord, session: int | None = None, *, last_request: bytes = b""
+    ) -> None:
+        """`session` is the descriptor of a session that another daemon began, which `record` is of.
+
+        `last_request`, from the catalog, is the last one before this that changed names.
+        """
         self._store = store
         self.record = record
         self.session = session
@@ -64,8 +69,7 @@ class HandOver:
         self.done = False
         """Whether it has."""
         self.mark = RequestMark()
-        self.last_request = b""
-        """Of what changed names before the session was taken over; from the catalog."""
+        self.last_request = last_request
 
     @property
     def inherited(self) -> SessionRecord | None:
@@ -94,6 +98,8 @@ class HandOver:
             reason = "the kernel has ended the session"
         elif agreed.flags & ~_KNOWN:
             reason = "the last daemon agreed with the kernel on what this version does not know"
+        elif self.last_request[:8] != record.session:
+            reason = "the vault has been repaired or used without the mount since"
         elif not record.complete:
             reason = "more was open than the last daemon could note"
         elif not record.settled and not agreed.flags >> RESEND.bit & 1:

@@ -16,7 +16,7 @@ from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.errors import HostTrouble
 from taskvault.cli.mounts import is_dead, let_go, of_vault
 from taskvault.cli.output import show
-from taskvault.cli.replacement import caretaker_of
+from taskvault.cli.replacement import caretaker_of, give_up
 
 ORDERLY_TIMEOUT_S = 120.0
 """Unmounting waits for the kernel to write everything back."""
@@ -40,6 +40,7 @@ def down(context: Context, force: bool, as_json: bool) -> None:
 
     pid = _owner(context)
     if pid is None:
+        give_up(context.home)
         for point in filter(is_dead, of_vault(context.home)):
             let_go(point)  # left by a daemon that was killed
         show(as_json, answers.Down(home=str(context.home), stopped=False), "Not up.")

@@ -11,7 +11,7 @@ from taskvault.cli import answers
 from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.errors import Refusal
 from taskvault.cli.output import show
-from taskvault.cli.replacement import replaced
+from taskvault.cli.replacement import goes_on, replaced
 
 
 @click.command(
@@ -36,11 +36,14 @@ def up(context: Context, mount: Path | None, no_mount: bool, replace: bool, fore
     if mount is not None and no_mount:
         raise click.UsageError("--mount and --no-mount contradict each other")
     wanted = None if mount is None else Path(os.path.abspath(mount.expanduser()))
+    was_up = True
     try:
         running = _running(context)
     except DaemonUnreachable:
-        _start(context, wanted, no_mount=no_mount, foreground=foreground, as_json=as_json)
-        return
+        if not goes_on(context):
+            _start(context, wanted, no_mount=no_mount, foreground=foreground, as_json=as_json)
+            return
+        was_up, running = False, _running(context)
     if wanted is not None and (running is None or os.path.realpath(running) != os.path.realpath(wanted)):
         where = f"at {running}" if running else "without a mount"
         raise Refusal(f"The daemon is already up {where}; stop it with `tv down` to mount it elsewhere.")
@@ -48,8 +51,8 @@ def up(context: Context, mount: Path | None, no_mount: bool, replace: bool, fore
         pid = replaced(context)
         show(as_json, answers.Up(home=str(context.home), mount=running, started=True, pid=pid), f"Up{_at(running)}.")
         return
-    value = answers.Up(home=str(context.home), mount=running, started=False)
-    show(as_json, value, f"Already up{_at(running)}.")
+    value = answers.Up(home=str(context.home), mount=running, started=not was_up)
+    show(as_json, value, f"{'Already up' if was_up else 'Up'}{_at(running)}.")
 
 
 def _running(context: Context) -> str | None:
