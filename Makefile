@@ -8,13 +8,14 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= $(shell echo $$((2 * $$(nproc))))
 SECONDS ?= 120
 TARGETS ?=
+PJDFSTEST ?=
 # Lock files must hold for every machine, so they are made from the public index alone, whatever pip is told here.
 PIP_COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --no-config \
 	--generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench fuzz slow wheel wheel-test lock clean docs reference man
+.PHONY: help setup run test check format bench fuzz slow posix wheel wheel-test lock clean docs reference man
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -51,6 +52,9 @@ fuzz: setup ## fuzz every parser, coverage-guided, SECONDS=120 in all; see docs/
 
 slow: setup ## the long proofs that `make test` leaves out; many minutes
 	@$(BIN)/python -m pytest -ra -m slow --timeout 3600 $(PYTEST_ARGS)
+
+posix: setup ## the long proofs of the filesystem, hours; PJDFSTEST=DIR for that suite; see docs/design/posix.md
+	@PJDFSTEST=$(PJDFSTEST) $(BIN)/python -m tests.posix
 
 wheel: setup ## build dist/taskvault-*.whl
 	@rm -rf dist

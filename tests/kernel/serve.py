@@ -156,6 +156,7 @@ async def serve_vault(arguments: argparse.Namespace) -> None:
     async with open_vault(arguments.vault, PluginRegistry()) as vault:
         settings = FilesystemSettings(
             seal_idle_s=0.05,
+            seal_backoff_s=arguments.seal_backoff,
             hot_files=arguments.transport == "kernel" and json.loads(arguments.settings).get("passthrough", True),
         )
         filesystem = Filesystem(vault, clock=SystemClock(), settings=settings, lookups=lookups)
@@ -199,6 +200,7 @@ def main() -> int:
     parser.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0])
     parser.add_argument("--capacity", type=int, default=1 << 30)
     parser.add_argument("--inline-work", type=float, default=0.0, help="seconds")
+    parser.add_argument("--seal-backoff", type=float, default=60.0, help="seconds: for files that are written again")
     parser.add_argument("--slow-reads", action="store_true")
     parser.add_argument("--show-contents", action="store_true")
     arguments = parser.parse_args()

@@ -29,7 +29,7 @@ class Mount:
         self.home = base / "vault"
         self._point = base / "mnt"
         self._arguments = ["--vault", str(self.home), "--transport", transport, "--settings", json.dumps(settings)]
-        self._arguments += ["--capacity", str(capacity_bytes)]
+        self._arguments += ["--capacity", str(capacity_bytes), "--seal-backoff", "0.1"]
         self._server: Server | None = None
         self.work = self._point / "work"
 
