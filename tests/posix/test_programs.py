@@ -329,5 +329,4 @@ def test_tar_brings_back_an_awkward_tree(place: Path, tmp_path: Path, mount: Mou
     for other in (place, tmp_path / "back"):
         dry = ["rsync", "-aHXni", "--checksum", "--numeric-ids", "--delete", f"{source}/", f"{other}/"]
         assert run(*dry, cwd=tmp_path) == ""
-        assert (other / "sparse").stat().st_blocks * 512 < 8 << 20
         assert sorted(os.listdir(os.fsencode(other))) == sorted(os.listdir(os.fsencode(source)))
