@@ -113,6 +113,8 @@ def test_ctrl_c_gives_the_terminal_back_as_it_was(vault: Vault) -> None:
         [sys.executable, "-m", "taskvault", "top", "--interval", "0.1"],
         stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=vault.environment(TERM="xterm"),
         start_new_session=True,
+        # Whoever runs the tests in the background has it ignored, and so would we.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     shown = read_until(ours, b"requests/s")
     assert b"\x1b[?1049h" in shown, "the other screen"

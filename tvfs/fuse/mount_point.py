@@ -73,7 +73,7 @@ def mount_source(vault: str) -> str:
 async def prepare_mount_point(path: str, source: str) -> str:
     """Return the absolute path of an empty directory with nothing mounted on it.
 
-    A missing directory is made.  A mount of ours (`source`) that nobody serves is taken away.  Raises
+    A missing directory is made.  A mount of ours (`source`) whose daemon has died is taken away.  Raises
     `MountPointBusy`, `MountPointNotEmpty`, `MountPointInvalid`.
     """
     point = without_touching(path)
@@ -89,8 +89,7 @@ async def prepare_mount_point(path: str, source: str) -> str:
 async def _take_away(mount: MountEntry, source: str) -> None:
     ours = mount.type.startswith("fuse") and mount.source == source
     state = await _probe(mount.point)
-    # The vault is ours alone: where its mount says nothing, somebody keeps the session of a daemon that is no more.
-    if state is MountState.ALIVE or not ours:
+    if state is not MountState.DEAD or not ours:
         raise MountPointBusy(mount.point, mount.source, state.value)
     await detach(mount.point)
 
