@@ -1,4 +1,4 @@
-"""The superblock: what a vault is.  Where it is gone, as much of it as packs tell is made anew."""
+"""The superblock: what a vault is.  Where it is gone, its copy takes its place, or what packs tell and guesses."""
 
 from __future__ import annotations
 
@@ -41,40 +41,52 @@ def check_superblock(catalog: Catalog, layout: Layout, registry: PluginRegistry,
     try:
         decode_superblock(catalog.get(Family.SYS, KEY))
     except SuperblockInvalid as exc:
-        made = _guessed(layout, registry, clock)
+        made, remedy = _found(layout, registry, clock)
         batch = Batch()
         batch.put(Family.SYS, KEY, encode_superblock(made))
         # It is written first when a vault is made: where it is gone, other rows are too.
         batch.put(Family.SYS, REBUILDING, b"")
-        yield Step(
-            Finding(
-                CHECK, "superblock", str(exc).split(";")[0],
-                f"made anew: vault {made.uuid_text} and hash {made.hash}, as packs tell; "
-                f"chunking {made.chunking.name}, compression {made.compression} and a size of "
-                f"{made.capacity_bytes} bytes are guesses",
-            ),
-            batch,
-        )  # fmt: skip
+        yield Step(Finding(CHECK, "superblock", str(exc).split(";")[0], remedy), batch)
 
 
-def _guessed(layout: Layout, registry: PluginRegistry, clock: Clock) -> Superblock:
+def _found(layout: Layout, registry: PluginRegistry, clock: Clock) -> tuple[Superblock, str]:
+    """Return a superblock, and where it is from."""
     packs = PackDirectory(layout.packs, b"")
     try:
         uuid = _uuid_of(packs)
-        records = list(_some_records(packs))
-        defaults = VaultSettings()
-        chunker = registry.chunker(defaults.chunking, defaults.chunking_parameters)
-        return Superblock(
-            format=FORMAT,
-            uuid=uuid or uuid4().bytes,
-            hash=_hash_of(packs, records, registry) or defaults.hash,
-            chunking=Chunking(defaults.chunking, dict(chunker.parameters)),
-            compression=defaults.compression,
-            capacity_bytes=max(defaults.capacity_bytes, 2 * packs.allocated_bytes()),
-            created_ns=clock.now_ns(),
-        )
+        copy = _copy(layout)
+        if copy is not None and uuid in (None, copy.uuid):
+            return copy, f"its copy takes its place: vault {copy.uuid_text}, {copy.capacity_bytes} bytes"
+        made = _guessed(packs, uuid, registry, clock)
     finally:
         packs.close()
+    return made, (
+        f"made anew: vault {made.uuid_text} and hash {made.hash}, as packs tell; "
+        f"chunking {made.chunking.name}, compression {made.compression} and a size of "
+        f"{made.capacity_bytes} bytes are guesses"
+    )
+
+
+def _copy(layout: Layout) -> Superblock | None:
+    try:
+        return decode_superblock(layout.superblock.read_bytes())
+    except (OSError, SuperblockInvalid):
+        return None
+
+
+def _guessed(packs: PackDirectory, uuid: bytes | None, registry: PluginRegistry, clock: Clock) -> Superblock:
+    records = list(_some_records(packs))
+    defaults = VaultSettings()
+    chunker = registry.chunker(defaults.chunking, defaults.chunking_parameters)
+    return Superblock(
+        format=FORMAT,
+        uuid=uuid or uuid4().bytes,
+        hash=_hash_of(packs, records, registry) or defaults.hash,
+        chunking=Chunking(defaults.chunking, dict(chunker.parameters)),
+        compression=defaults.compression,
+        capacity_bytes=max(defaults.capacity_bytes, 2 * packs.allocated_bytes()),
+        created_ns=clock.now_ns(),
+    )
 
 
 def _uuid_of(packs: PackDirectory) -> bytes | None:

@@ -141,6 +141,9 @@ def _make(layout: Layout, superblock: Superblock, registry: PluginRegistry) -> N
     for directory in (layout.packs, layout.staging):
         directory.mkdir(mode=0o700)
     _write_superblock(layout.meta, superblock, registry)
+    with open(layout.superblock, "wb") as copy:
+        copy.write(encode_superblock(superblock))
+        os.fsync(copy.fileno())
     os.rename(layout.format_being_made, layout.format)
     _sync_directory(layout.home)
     _sync_directory(layout.home.parent)

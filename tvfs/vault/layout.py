@@ -23,6 +23,11 @@ class Layout:
         return self.home / "format.new"
 
     @property
+    def superblock(self) -> Path:
+        """A copy of the superblock, for a vault that has lost its catalog."""
+        return self.home / "superblock"
+
+    @property
     def config(self) -> Path:
         """What the operator may set."""
         return self.home / "config.toml"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
 import pytest
 import trio
 
@@ -17,6 +18,7 @@ from tvfs.chunks.chunk_row import decode_chunk_row
 from tvfs.fsck import opening, superblock
 from tvfs.fsck.run import CHECKS
 from tvfs.vault.recovery import REBUILDING, RepairUnfinished
+from tvfs.vault.superblock import KEY, Superblock, decode_superblock, encode_superblock
 from tvfs.vault.vault import open_vault
 
 pytestmark = pytest.mark.damages_vault("its catalog is lost")
@@ -60,6 +62,34 @@ def test_packs_are_indexed_anew_and_staged_bytes_kept_when_the_catalog_is_gone(s
     assert content_of(sample) == content
     assert chunks_of(sample) == chunks
     assert lines(check(sample)) == []
+
+
+def superblock_of(home: Path) -> Superblock:
+    catalog = RocksCatalog(home / "meta")
+    try:
+        return decode_superblock(catalog.get(Family.SYS, KEY))
+    finally:
+        catalog.close()
+
+
+def test_a_vault_stays_what_it_was_made_as(sample: Path) -> None:
+    before = superblock_of(sample)
+    shutil.rmtree(sample / "meta")
+    assert "its copy takes its place" in "\n".join(lines(check(sample)))
+    assert superblock_of(sample) == before
+
+
+@pytest.mark.parametrize("copy", [b"", b"nonsense", None, "of another vault"])
+def test_without_its_copy_what_packs_tell_is_believed(sample: Path, copy: bytes | str | None) -> None:
+    before, path = superblock_of(sample), sample / "superblock"
+    if copy is None:
+        path.unlink()
+    else:
+        other = encode_superblock(msgspec.structs.replace(before, uuid=bytes(16)))
+        path.write_bytes(copy if isinstance(copy, bytes) else other)
+    shutil.rmtree(sample / "meta")
+    assert "are guesses" in "\n".join(lines(check(sample)))
+    assert (superblock_of(sample).uuid, superblock_of(sample).hash) == (before.uuid, before.hash)
 
 
 def test_a_start_without_a_catalog_makes_none_and_leaves_all_to_fsck(sample: Path) -> None:
