@@ -16,13 +16,12 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from taskvault.protocol.caretaking import GIVE_UP, GO_ON, caretaker_address
+from taskvault.protocol.caretaking import CREDENTIALS, GIVE_UP, GO_ON, caretaker_address
 
 HANDED_OVER = 6
 """Exit status of a daemon that wants to be started again: `tvd.main.ExitCode.HANDED_OVER`."""
@@ -35,7 +34,6 @@ OPTION = "--caretaker"
 KEPT_MAX = 8
 _FIRST_PASSED = 3
 _OUT_OF_THE_WAY = 64
-_CREDENTIALS = struct.Struct("3i")
 _MESSAGE_BYTES = 4096
 _LOOK_MS = 50
 """How often it looks whether a signal came."""
@@ -54,9 +52,12 @@ class Caretaker:
         self._kept: list[tuple[str, int]] = []
         self._daemon = 0
         self._stopping = False
-        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._address = self._bound()
+        self._notices = _listener()
+        self._address = b"\0taskvault-caretaker-%d-%s" % (os.getpid(), os.urandom(8).hex().encode())
+        self._notices.bind(self._address)
+        self._orders = _listener()
+        self._has_address = False
+        """Whether `_orders` has the vault's address."""
 
     def run(self) -> int:
         """Return the exit status of the last daemon; 128 and the signal if it was killed and nothing can be kept."""
@@ -64,28 +65,38 @@ class Caretaker:
             signal.signal(number, self._pass_on)
         while True:
             self._start()
-            status = self._wait()
-            if os.WIFEXITED(status) and os.WEXITSTATUS(status) != HANDED_OVER:
-                return os.WEXITSTATUS(status)
-            if os.WIFSIGNALED(status) and not (self._may_start_again() and self._grace_is_over()):
-                return 128 + os.WTERMSIG(status)
+            status = os.waitstatus_to_exitcode(self._wait())
+            if status != HANDED_OVER and not (status < 0 and self._may_start_again() and self._grace_is_over()):
+                if self._kept:
+                    self._let_go(status)
+                return status if status >= 0 else 128 - status
             self._command = _without_ready(self._command)
 
-    def _bound(self) -> bytes:
-        """Return the address that the socket has got: that of the vault, if nobody has it yet."""
-        address = b"\0taskvault-caretaker-%d-%s" % (os.getpid(), os.urandom(8).hex().encode())
+    def _take_address(self) -> None:
+        """Listen at the vault's address, if nobody else has it: only whose daemon has the vault is there for long."""
+        if self._has_address:
+            return
         with suppress(ValueError, IndexError, OSError):
-            of_vault = caretaker_address(self._command[self._command.index("--home") + 1])
-            self._notices.bind(of_vault)
-            return of_vault
-        self._notices.bind(address)
-        return address
+            self._orders.bind(caretaker_address(self._home()))
+            self._has_address = True
+
+    def _home(self) -> str:
+        return self._command[self._command.index("--home") + 1]
+
+    def _let_go(self, status: int) -> None:
+        """Nobody goes on with the mount: everybody who waits for it is told, it is taken away, and the log says why."""
+        kept, self._kept = dict(self._kept), []
+        # Nothing is left to take care of, so it may be large, and may fail.
+        with suppress(Exception):
+            from tvd.succession import let_go
+
+            let_go(self._home(), kept, f"signal {-status}" if status < 0 else f"exit status {status}")
 
     def _grace_is_over(self) -> bool:
         """Wait until the daemon is to be started again; return False if it is not."""
         over_s = time.monotonic() + self._grace_s
-        poll = select.poll()
-        poll.register(self._notices, select.POLLIN)
+        poll = self._poll()
+        self._take_address()
         while not (self._stopping or self._told_to_go_on or time.monotonic() >= over_s):
             poll.poll(_LOOK_MS)
             self._take_notices()
@@ -126,9 +137,8 @@ class Caretaker:
         """Keep what the daemon sends until it has ended; return how."""
         ended = os.pidfd_open(self._daemon)
         try:
-            poll = select.poll()
+            poll = self._poll()
             poll.register(ended, select.POLLIN)
-            poll.register(self._notices, select.POLLIN)
             while True:
                 ready = {descriptor for descriptor, _ in poll.poll()}
                 self._take_notices()
@@ -140,33 +150,48 @@ class Caretaker:
         self._daemon = 0
         return status
 
+    def _poll(self) -> select.poll:
+        poll = select.poll()
+        for listener in (self._notices, self._orders):
+            poll.register(listener, select.POLLIN)
+        return poll
+
     def _take_notices(self) -> None:
-        passed = array.array("i", [0] * KEPT_MAX)
-        room = socket.CMSG_SPACE(passed.itemsize * len(passed)) + socket.CMSG_SPACE(_CREDENTIALS.size)
         while True:
             try:
-                message, ancillary, _, _ = self._notices.recvmsg(_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+                message, sender, _, descriptors, _ = _received(self._notices)
+            except BlockingIOError:
+                break
+            # 0 is everybody who cannot be seen from here.
+            if sender and sender == self._daemon:
+                self._take(message, descriptors)
+            else:
+                _close(descriptors)
+        while True:
+            try:
+                message, _, user, descriptors, address = _received(self._orders)
             except BlockingIOError:
                 return
-            sender, user, descriptors = 0, -1, array.array("i")
-            for _, kind, content in ancillary:
-                if kind == socket.SCM_CREDENTIALS:
-                    sender, user, _ = _CREDENTIALS.unpack(content)
-                elif kind == socket.SCM_RIGHTS:
-                    descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-            if sender == self._daemon:
-                self._take(message, descriptors)
-                continue
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close(descriptors)
             if user in (0, os.getuid()):
-                self._told_to_go_on |= message == GO_ON
-                if message == GIVE_UP:
-                    self._pass_on(signal.SIGTERM, None)
+                self._follow(message)
+                # That shows who we are: anybody may have taken the address before us.
+                with suppress(OSError):
+                    self._orders.sendto(message, address)
+
+    def _follow(self, order: bytes) -> None:
+        self._told_to_go_on |= order == GO_ON
+        if order == GIVE_UP and not self._stopping:
+            self._pass_on(signal.SIGTERM, None)
 
     def _take(self, message: bytes, descriptors: Sequence[int]) -> None:
         told = dict(line.partition("=")[::2] for line in message.decode(errors="replace").splitlines())
         name = told.get("FDNAME", "stored")
+        if told.get("READY") == "1":
+            self._take_address()
+            if self._stopping:
+                # It was told before it could hear.
+                self._pass_on(signal.SIGHUP, None)
         if told.get("FDSTOREREMOVE") == "1":
             for kept in [kept for kept in self._kept if kept[0] == name]:
                 self._kept.remove(kept)
@@ -184,7 +209,11 @@ class Caretaker:
         return bool(self._kept) and not self._stopping and len(self._deaths) <= self._deaths_max
 
     def _pass_on(self, number: int, frame: object) -> None:
-        self._stopping = self._stopping or number != signal.SIGUSR2
+        if number != signal.SIGUSR2:
+            if not self._stopping:
+                # Whoever ends a session tells the daemon too; a second SIGTERM would mean that there is no time.
+                number = signal.SIGHUP
+            self._stopping = True
         if self._daemon:
             with suppress(ProcessLookupError):
                 os.kill(self._daemon, number)
@@ -201,6 +230,31 @@ def take_care(arguments: Sequence[str]) -> int:
 def is_asked_for(arguments: Sequence[str]) -> bool:
     """Whether the option is among the arguments."""
     return any(argument.partition("=")[0] == OPTION for argument in arguments)
+
+
+def _listener() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return made
+
+
+def _received(listener: socket.socket) -> tuple[bytes, int, int, array.array[int], bytes]:
+    """Return a message, its sender's process and user, the descriptors with it, and where to answer."""
+    descriptors = array.array("i")
+    room = socket.CMSG_SPACE(descriptors.itemsize * KEPT_MAX) + socket.CMSG_SPACE(CREDENTIALS.size)
+    message, ancillary, _, address = listener.recvmsg(_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    sender, user = 0, -1
+    for _, kind, content in ancillary:
+        if kind == socket.SCM_CREDENTIALS:
+            sender, user, _ = CREDENTIALS.unpack(content)
+        elif kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return message, sender, user, descriptors, address
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _without_ready(command: list[str]) -> list[str]:

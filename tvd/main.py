@@ -26,7 +26,7 @@ import trio
 
 from tvd import config_file, logs
 from tvd.assemble import assembled, make_vault, make_vault_if_missing
-from tvd.config import Config
+from tvd.config import Config, LogConfig
 from tvd.control.peer import GroupUnknown
 from tvd.readiness import ReadyPipe
 from tvfs.catalog.rocks import CatalogLocked
@@ -90,6 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return ExitCode.OK
         return _serve(config, ready, to_stderr=options.foreground)
     except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - the program's outermost line: it becomes a sentence
+        if "LISTEN_FDS" in os.environ and not structlog.is_configured():
+            # Started to go on with a mount: nobody reads what it says on stderr.
+            with suppress(TaskVaultError):
+                home = options.home or config_file.default_home(os.environ)
+                logs.configure(logs.open_log(home, LogConfig(), to_stderr=False), LogConfig().level)
         return _report(exc, ready)
 
 

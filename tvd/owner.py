@@ -7,8 +7,8 @@ signals, watchdog
     └ control     drained first
 ```
 
-See docs/design/concurrency.md.  A second signal cancels all of it at once.  SIGUSR2 stops too, and leaves the mount to
-the next daemon if anybody keeps it.
+See docs/design/concurrency.md.  A second signal cancels all of it at once, except SIGHUP.  SIGUSR2 stops too, and
+leaves the mount to the next daemon if anybody keeps it.
 """
 
 from __future__ import annotations
@@ -169,16 +169,22 @@ class Owner:
         await supervise(task.name, task.run, settings=parts.config.supervision, health=parts.health, clock=parts.clock)
 
     async def _watch_signals(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+        hung_up = False
         async for number in signals:
             name = signal.Signals(number).name
-            if self._parts.stop.reason:
+            if number == signal.SIGHUP:
+                # Comes with another signal when a session ends, and from our caretaker: nobody insists by it.
+                hung_up = hung_up or not self._parts.stop.reason
+            elif hung_up:
+                hung_up = False
+            elif self._parts.stop.reason:
                 self._log.warning("forced to stop at once", signal=name)
                 if self._parts.mount is not None:
                     # Or the end of the mount would wait for a kernel that waits for us.
                     with suppress(TaskVaultError):
                         await self._parts.mount.detach()
                 everything.cancel()
-            if number == signal.SIGUSR2:
+            if number == signal.SIGUSR2 and not self._parts.stop.reason:
                 with suppress(HandOverImpossible):
                     succession.ask(self._parts.hand_over, self._parts.service)
             self._parts.stop.ask(f"signal {name}")

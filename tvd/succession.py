@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import structlog
+import trio
 
-from tvd.config import Config
+from tvd import logs
+from tvd.config import Config, LogConfig
 from tvd.fuse_mount import mount_settings
 from tvd.readiness import ServiceManager
 from tvfs.catalog.catalog import Catalog
@@ -14,6 +19,8 @@ from tvfs.errors import TaskVaultError
 from tvfs.filesystem.change import begin_requests, last_request
 from tvfs.filesystem.session_record import NO_SESSION, SessionRecord, SessionRecordUnreadable
 from tvfs.fuse.hand_over import RECORD_NAME, SESSION_NAME, HandOver, HandOverRefused, give_up
+from tvfs.fuse.mount_point import detach
+from tvfs.fuse.mount_table import mounts_of
 
 _log = structlog.get_logger()
 
@@ -54,6 +61,21 @@ def ask(hand_over: HandOver | None, service: ServiceManager) -> None:
     if hand_over is None or not service.keeps_descriptors:
         raise HandOverImpossible
     hand_over.asked = True
+
+
+def let_go(home: str, kept: Mapping[str, int], ended: str) -> None:
+    """Take a mount away that no daemon goes on with, and say so in the log; `ended` is how the last one did.
+
+    Closes what was kept for the next one, so that clients are told at once.
+    """
+    log = LogConfig()
+    logs.configure(logs.open_log(Path(home), log, to_stderr=False), log.level)
+    _log.error("nobody goes on with the mount", part="caretaker", daemon_ended_with=ended)
+    device = SessionRecord(kept[RECORD_NAME]).device
+    os.close(kept[SESSION_NAME])
+    for mount in mounts_of(device):
+        with suppress(TaskVaultError):
+            trio.run(detach, mount.point)
 
 
 async def _inherited(config: Config, service: ServiceManager, last: bytes) -> HandOver | None:

@@ -13,6 +13,8 @@ from taskvault.cli.errors import HostTrouble, Refusal
 
 START_TIMEOUT_S = 120.0
 _POLL_S = 0.01
+_ANSWER_TIMEOUT_S = 1.0
+"""A caretaker answers at once: it does nothing else."""
 
 
 def replaced(context: Context) -> int:
@@ -59,16 +61,22 @@ def give_up(home: Path) -> None:
 
 
 def _told(home: Path, message: bytes) -> bool:
-    from taskvault.protocol.caretaking import caretaker_address
+    """Whether the caretaker of the vault, and not somebody else at its address, has got the message."""
+    from taskvault.protocol.caretaking import CREDENTIALS, caretaker_address
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as ours:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
         try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            ours.settimeout(_ANSWER_TIMEOUT_S)
+            ours.bind("")
             ours.sendto(message, caretaker_address(home))
-        except BlockingIOError:  # it has been told often enough
-            return True
+            _, ancillary, _, _ = ours.recvmsg(len(message), socket.CMSG_SPACE(CREDENTIALS.size))
+            trusted = (0, os.getuid(), os.stat(home).st_uid)
         except OSError:
             return False
-    return True
+    return any(
+        kind == socket.SCM_CREDENTIALS and CREDENTIALS.unpack(content)[1] in trusted for _, kind, content in ancillary
+    )
 
 
 def caretaker_of(pid: int) -> int | None:

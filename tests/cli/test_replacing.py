@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskvault.cli.replacement import caretaker_of
+from taskvault.protocol.caretaking import caretaker_address
 from tests.cli.conftest import Vault, clean_up
 from tests.waiting import wait_until
 
@@ -98,3 +100,17 @@ def test_after_a_kill_down_lets_go_of_the_mount(own: Vault) -> None:
     assert own.tv("down").out == "Not up.\n"
     wait_until(lambda: not Path(f"/proc/{caretaker}").exists() or " Z " in Path(f"/proc/{caretaker}/stat").read_text())
     assert str(own.mount) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_who_has_taken_the_caretakers_address_holds_nobody_up(own: Vault) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(caretaker_address(own.home))
+        assert own.tv("down").out == "Not up.\n"
+        own.tv("up")
+    with open(own.mount / "work" / "file", "w+b", buffering=0) as file:
+        file.write(b"before")
+        kill(own)
+        # Now the address is free, and the caretaker has it.
+        assert own.json("up")["started"] is True
+        assert os.pread(file.fileno(), 10, 0) == b"before"
+    own.tv("down")

@@ -337,6 +337,36 @@ def test_a_session_that_cannot_be_taken_over_is_taken_away_and_the_log_says_why(
     kept.stop()
 
 
+def test_where_no_daemon_can_go_on_the_mount_is_taken_away_and_the_log_says_why(make: Callable[..., Kept]) -> None:
+    kept = make()
+    (kept.work / "file").write_bytes(b"kept")
+    (kept.home / "config.toml").write_text("[mount]\nspeed = 1\n")
+    with open(kept.work / "file", "rb", buffering=0) as file:
+        kept.kill()
+        kept.caretaker.communicate(timeout=20)
+        assert kept.caretaker.returncode == 2
+        with pytest.raises(OSError, match=r"not connected|abort"):
+            os.pread(file.fileno(), 10, 0)
+    assert not any(line.split()[4] == str(kept.mount) for line in _mounts())
+    assert "speed" in kept.log()[-2]["reason"]
+    assert kept.log()[-1]["event"] == "nobody goes on with the mount"
+
+
+def test_a_staging_file_that_somebody_looks_at_is_sealed_all_the_same(make: Callable[..., Kept]) -> None:
+    # Without passthrough nobody reads the files of the mount in that way.
+    kept = make(TASKVAULT_MOUNT_PASSTHROUGH="false")
+    with open(kept.work / "file", "wb", buffering=0) as file:
+        file.write(bytes(range(200)) * 100)
+        os.fsync(file.fileno())
+        (staged,) = (path for path in (kept.home / "staging").rglob("*") if path.is_file())
+        with open(staged, "rb"):
+            kept.kill()
+            kept.wait_for_next()
+    with Client.connect(kept.home) as client:
+        wait_until(lambda: client.call(m.GetStatus()).staged_files == 0)
+    kept.stop()
+
+
 class Store:
     """Keeps descriptors as systemd does: an independent reading of its protocol."""
 

@@ -26,6 +26,7 @@ from tvfs.filesystem.posix_error import (
     NotOpenAnyMore,
     PosixError,
     ReadOnly,
+    Stale,
 )
 from tvfs.filesystem.staged_file import StagedFile
 from tvfs.filesystem.staging import Staging
@@ -120,6 +121,9 @@ class Files:
 
     def find_read_past_us(self) -> None:
         """Ask the disk which staging files are read or mapped past us: they are copies that were taken over."""
+        if self.hot is None or not self.hot.tells_use:
+            # Nothing was ever read past us, and a file that seems to be would never be sealed.
+            return
         self._taken_over |= {ino for ino, file in self._staging.files.items() if not is_unused(file.path)}
 
     def used_up_to(self, handle: int) -> None:
@@ -150,7 +154,10 @@ class Files:
     def open_nowait(self, ino: int, flags: int) -> Handle:
         """Open a file and leave O_TRUNC to the caller."""
         self.opened(ino)
-        inode = self._nodes.get(ino)
+        inode = self._nodes.find(ino)
+        if inode is None:
+            # The kernel believes in a name that a daemon removed which did not live to tell.
+            raise Stale
         if inode.is_directory:
             raise IsADirectory("A directory is opened with opendir.")
         writes = flags & os.O_ACCMODE != os.O_RDONLY

@@ -71,6 +71,8 @@ class HotFiles:
         self._opened: Recent[int] = Recent(_OPENED_REMEMBERED)
         self._wanted: OrderedDict[bytes, Content] = OrderedDict()
         self._asked = trio.Event()
+        self.tells_use = True
+        """Whether the disk's filesystem says who uses a file; known after `start`."""
         self.total_bytes = 0
         """What all copies take of the disk."""
 
@@ -93,7 +95,7 @@ class HotFiles:
         if self._limit_bytes and not self._grants_leases():
             # Nobody could tell whether a copy is still mapped.
             _log.info("no copies of what is read often are kept", reason="the disk's filesystem grants no leases")
-            self._limit_bytes = 0
+            self._limit_bytes, self.tells_use = 0, False
 
     def _adopt(self, ino: int, content: Content) -> None:
         path = self._directory / content.hash.hex()

@@ -18,9 +18,9 @@ def reopen(record: SessionRecord | None, nodes: Nodes, files: Files, listings: L
     if record is None:
         hot.start()
         return
+    files.used_up_to(record.highest_handle)
     direct = set()
     for row in record.handles():
-        files.used_up_to(row.number)
         if row.kind is RowKind.DIRECTORY:
             listings.reopen(row.number, row.ino)
         else:

@@ -142,7 +142,7 @@ class Stale(PosixError):
     errno = errno.ESTALE
 
     def __init__(self) -> None:
-        super().__init__("The file has just been evicted.")
+        super().__init__("The file has been evicted.")
 
 
 class NoMoreData(PosixError):

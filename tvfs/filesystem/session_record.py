@@ -6,6 +6,7 @@ its descriptor hands it to the next owner.  It never reaches a disk and ends wit
 ```
 0        8s magic and version · 8s session · 32s device of the mount · Q settled · Q complete · Q agreed
          · Q minor · Q flags · Q max_readahead · Q max_background · Q rows ever used
+         · Q highest handle ever noted
 4 KiB    rows of 5 words: kind, number, inode, flags | backing id << 32, number of the request that opened it
 16 MiB   one bit for each inode number: the kernel refers to it
 ```
@@ -29,7 +30,7 @@ _MAGIC = b"tvsess\x00\x01"
 NO_SESSION = bytes(8)
 """Instead of the number of a session that another daemon could take over."""
 _HEADER = struct.Struct("=8s8s32s")
-_SETTLED, _COMPLETE, _AGREED, _MINOR, _FLAGS, _READAHEAD, _BACKGROUND, _ROWS = range(6, 14)
+_SETTLED, _COMPLETE, _AGREED, _MINOR, _FLAGS, _READAHEAD, _BACKGROUND, _ROWS, _HIGHEST = range(6, 15)
 """Places of the words after the header."""
 _ROWS_AT = 4096 // 8
 _ROW_WORDS = 5
@@ -175,6 +176,13 @@ class SessionRecord:
         at = self._put(row)
         if at is not None:
             self._rows[row.number] = at
+        if row.number > self._words[_HIGHEST]:
+            self._words[_HIGHEST] = row.number
+
+    @property
+    def highest_handle(self) -> int:
+        """The highest handle that was ever noted, closed or not: the kernel may still be about to close it."""
+        return self._words[_HIGHEST]
 
     def is_open(self, handle: int) -> bool:
         """Whether the handle is noted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,12 @@ class MountEntry:
 
 def mounts_at(point: str, table: str | None = None) -> list[MountEntry]:
     """Return what is mounted exactly at `point`, the visible one last."""
-    text = _MOUNTINFO.read_text(errors="surrogateescape") if table is None else table
-    return [entry for entry in map(_parse, text.splitlines()) if entry is not None and entry.point == point]
+    return [entry for entry in _entries(table) if entry.point == point]
+
+
+def mounts_of(device: str, table: str | None = None) -> list[MountEntry]:
+    """Return where a filesystem is mounted."""
+    return [entry for entry in _entries(table) if entry.device == device]
 
 
 def without_touching(path: str) -> str:
@@ -47,6 +52,11 @@ def without_touching(path: str) -> str:
             return path
         path = os.path.join(os.path.dirname(path), os.readlink(path))
     return path
+
+
+def _entries(table: str | None) -> Iterator[MountEntry]:
+    text = _MOUNTINFO.read_text(errors="surrogateescape") if table is None else table
+    return (entry for entry in map(_parse, text.splitlines()) if entry is not None)
 
 
 def _parse(line: str) -> MountEntry | None:

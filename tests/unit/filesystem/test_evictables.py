@@ -208,6 +208,9 @@ async def test_the_kernel_is_told_and_an_open_by_the_old_number_is_stale(cache: 
     cache.filesystem.forgotten(ino)
     with pytest.raises(NotFound):
         cache.filesystem.getattr(ino)
+    # So it is for the next daemon, if this one did not live to tell the kernel.
+    with pytest.raises(Stale):
+        await cache.filesystem.open(ino, os.O_WRONLY | os.O_TRUNC, CALLER)
 
 
 async def test_what_is_evicted_gives_its_content_back_sealed_or_staged(cache: MemoryWorld) -> None:

@@ -110,6 +110,17 @@ def test_a_record_without_room_says_that_it_is_not_complete() -> None:
     record.close()
 
 
+def test_a_handle_that_was_closed_is_known_to_have_been_used() -> None:
+    record = SessionRecord.create()
+    for handle in (5, 9, 7):
+        record.opened(Opened(RowKind.READER, handle, 1, 0, 0, 0))
+    record.released(9)
+    successor = reread(record)
+    assert successor.highest_handle == 9
+    record.close()
+    successor.close()
+
+
 def test_what_no_daemon_of_this_version_wrote_is_refused() -> None:
     for content in (b"", b"tvsess\0\2"):
         descriptor = os.memfd_create("foreign")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvfs.fuse.mount_table import mounts_at, without_touching
+from tvfs.fuse.mount_table import mounts_at, mounts_of, without_touching
 
 TABLE = r"""
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
@@ -25,6 +25,10 @@ def test_what_is_mounted_comes_in_order_with_its_names_in_plain() -> None:
 def test_only_the_very_point_counts() -> None:
     assert mounts_at("/srv", TABLE) == []
     assert [entry.device for entry in mounts_at("/srv/my", TABLE)] == ["0:47"]
+
+
+def test_a_filesystem_is_found_wherever_it_is_mounted() -> None:
+    assert [entry.point for entry in mounts_of("0:47", TABLE)] == ["/srv/my"]
 
 
 def test_the_root_is_mounted() -> None:

@@ -181,3 +181,17 @@ async def test_a_second_signal_does_not_wait_for_the_kernel(expect_log: Callable
     assert twins.happened[3:5] == ["requests answered", "detached"]
     # By then there is no order left to keep.
     assert sorted(twins.happened[5:]) == ["background ends", "unmounted"]
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGHUP, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)])
+async def test_a_hang_up_beside_another_signal_does_not_insist(numbers: tuple[int, int]) -> None:
+    twins = Twins()
+    twins.lets_go = False
+    async with trio.open_nursery() as nursery:
+        await running(twins, nursery)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            await wait_all_tasks_blocked()
+        assert twins.happened[3:] == ["requests answered"]
+        twins.unmounted.set()
+    assert twins.happened[3:] == ["requests answered", "unmounted", "background ends"]
