@@ -27,7 +27,7 @@ HANDED_OVER = 6
 """Exit status of a daemon that wants to be started again: `tvd.main.ExitCode.HANDED_OVER`."""
 DEATHS_MAX, DEATHS_WITHIN_S = 5, 60.0
 """So often the daemon may be killed; then something is wrong that starting it does not put right."""
-GRACE_S = 2.0
+GRACE_S = 5.0
 """So long after a kill the vault is nobody's."""
 OPTION = "--caretaker"
 """With `=N,S`: how often the daemon may be killed, and after how many seconds it is started again."""
