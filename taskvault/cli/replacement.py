@@ -18,10 +18,15 @@ _ANSWER_TIMEOUT_S = 1.0
 
 
 def replaced(context: Context) -> int:
-    """Ask the daemon to leave its mount to a new one; return the new one's process when it answers."""
+    """Ask the daemon to leave its mount to a new one; return the new one's process when it answers.
+
+    Raises `DaemonStopped` for settings with which none could start, before anything is asked.
+    """
+    from taskvault.cli.daemon_process import run_tvd
     from taskvault.errors import DaemonUnreachable, DaemonWedged, Refused
     from taskvault.protocol.messages import GetStatus, Shutdown
 
+    run_tvd(["--home", str(context.home), "--print-config"])
     with context.connect() as client:
         old = client.call(GetStatus()).pid
         try:

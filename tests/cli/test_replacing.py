@@ -49,6 +49,16 @@ def test_without_a_mount_there_is_nothing_to_take_over_and_it_is_said(own: Vault
     own.tv("down")
 
 
+def test_a_daemon_is_not_replaced_by_one_that_could_not_start(own: Vault) -> None:
+    pid = own.json("up")["pid"]
+    (own.home / "config.toml").write_text("[mount]\ntransport = 'pigeon'\n")
+    assert "pigeon" in own.tv("up", "--replace", exit_code=5).err
+    assert own.pid == pid
+    (own.mount / "work" / "file").write_bytes(b"it is served")
+    (own.home / "config.toml").unlink()
+    own.tv("down")
+
+
 def test_a_daemon_that_hangs_is_ended_by_force_and_stays_ended(own: Vault) -> None:
     pid = own.json("up")["pid"]
     caretaker = caretaker_of(pid)
