@@ -45,6 +45,7 @@ format: setup ## rewrite the sources in the project's format
 	@$(BIN)/ruff format .
 
 bench: setup ## measure against real peers; minutes
+	@packaging/system_packages.sh bindfs fio
 	@$(BIN)/python -m benchmarks
 
 fuzz: setup ## fuzz every parser, coverage-guided, SECONDS=120 in all; see docs/design/hostile-input.md
@@ -54,6 +55,7 @@ slow: setup ## the long proofs that `make test` leaves out; many minutes
 	@$(BIN)/python -m pytest -ra -m slow --timeout 3600 $(PYTEST_ARGS)
 
 posix: setup ## the long proofs of the filesystem, hours; PJDFSTEST=DIR for that suite; see docs/design/posix.md
+	@packaging/system_packages.sh fio stress-ng
 	@PJDFSTEST=$(PJDFSTEST) $(BIN)/python -m tests.posix
 
 wheel: setup ## build dist/taskvault-*.whl

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install the system packages that a build and its tests need; say nothing to apt when none is missing.
+# Install the system packages that a build and its tests need, and those that are named; say nothing to apt when none is
+# missing.
 # Debian 12 and Ubuntu 24.04 call them by the same names.
 set -eu
 
@@ -7,8 +8,8 @@ set -eu
 # Making a virtual environment:                python3 python3-venv
 # Mounting without being root (fusermount3):   fuse3
 # Tracing where our tracer was not compiled:   strace
-# Used by tests and benchmarks:                attr bindfs fio restic zstd; systemd for systemd-analyze
-wanted="attr bindfs fio fuse3 gcc libc6-dev libfuse3-dev pkg-config python3 python3-dev python3-venv restic strace systemd zstd"
+# Used by tests and benchmarks:                attr restic zstd; systemd for systemd-analyze
+wanted="attr fuse3 gcc libc6-dev libfuse3-dev pkg-config python3 python3-dev python3-venv restic strace systemd zstd $*"
 
 missing=""
 for package in $wanted; do
