@@ -1,7 +1,7 @@
 """Handing a mount from one daemon to the next: what is kept for it, and whether it can be taken over.
 
-While no daemon runs, a descriptor store (systemd's, or `tvd.keeper`) has the session's descriptor and its record.  The
-kernel then lets clients wait.  See docs/design/transport.md.
+While no daemon runs, a descriptor store (systemd's, or `tvd.caretaker`) has the session's descriptor and its record.
+The kernel then lets clients wait.  See docs/design/transport.md.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import os
 import select
 from contextlib import suppress
 from typing import Protocol
-
-import structlog
 
 from tvfs.errors import TaskVaultError
 from tvfs.filesystem.change import RequestMark
@@ -23,7 +21,6 @@ from tvfs.fuse.settings import MountSettings
 
 SESSION_NAME = "session"
 RECORD_NAME = "record"
-_log = structlog.get_logger()
 _KNOWN = sum(1 << capability.bit for capability in (*ALWAYS, WRITEBACK, PASSTHROUGH))
 
 

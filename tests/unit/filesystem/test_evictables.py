@@ -13,6 +13,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ended_batches import ended_after
 from tests.eviction_policies import Misbehaving
 from tvfs.catalog.catalog import Batch, Family
 from tvfs.filesystem.evictable_rows import FILE, MARKED, TO_GATHER, file_row
@@ -328,17 +329,7 @@ async def test_a_range_is_not_dissolved_while_a_part_of_it_is_half_swept(
 
 async def until_killed(world: MemoryWorld, batches: int, work: Callable[[], Awaitable[object]]) -> None:
     """Let a work write so many batches, then kill."""
-    write, left = world.vault.catalog.write, batches
-
-    def dies(batch: Batch) -> None:
-        nonlocal left
-        write(batch)
-        left -= 1
-        if not left:
-            raise ConnectionAbortedError
-
-    world.vault.catalog.write = dies  # type: ignore[method-assign]
-    with suppress(ConnectionAbortedError):
+    with ended_after(world.vault.catalog, batches):
         await work()
     world.kill()
 

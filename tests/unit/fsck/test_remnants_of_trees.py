@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
+from tests.ended_batches import ended_after
 from tests.unit.fsck.sample_vault import CALLER, REGISTRY, World, opened
-from tvfs.catalog.catalog import Batch
 from tvfs.filesystem.model import WORK, Ino
 from tvfs.fsck.run import fsck
 from tvfs.plugin_api import PluginRegistry
@@ -71,6 +70,15 @@ async def _sweep_in_part(world: World, steps: int) -> bool:
     return scope.cancelled_caught
 
 
+async def _remove_in_part(world: World, removed: bytes, steps: int) -> bool:
+    """Remove a path below `work/` and sweep, as far as the `steps`-th pause; return whether it was ended there."""
+    above, _, name = removed.rpartition(b"/")
+    world.filesystem.discard(world.filesystem.resolve(above, WORK), name)
+    was_ended = await _sweep_in_part(world, steps)
+    await world.vault.catalog.flush()
+    return was_ended
+
+
 @pytest.mark.parametrize("removed", [b"tree", b"tree/middle"])
 @pytest.mark.parametrize("moved", [False, True])
 async def test_wherever_a_sweep_is_ended_everything_is_in_order(moved: bool, removed: bytes, place: Path) -> None:
@@ -88,31 +96,11 @@ async def test_wherever_a_sweep_is_ended_everything_is_in_order(moved: bool, rem
             if moved:
                 fs.rename(inner, b"other", WORK, b"moved", 0)
             fs.symlink(inner, b"link", b"target", CALLER)
-            above, _, name = removed.rpartition(b"/")
-            fs.discard(fs.resolve(above, WORK), name)
-            was_ended = await _sweep_in_part(world, steps)
-            await world.vault.catalog.flush()
+            was_ended = await _remove_in_part(world, removed, steps)
         assert [str(finding) for finding in fsck(home, REGISTRY, dry=True).findings] == [], f"after {steps} steps"
         if not was_ended:
             return
     raise AssertionError("the sweep never came to its end")
-
-
-async def _gather_in_part(world: World, batches: int) -> None:
-    """Let the gatherer write so many batches."""
-    write, left = world.vault.catalog.write, batches
-
-    def counted(batch: Batch) -> None:
-        nonlocal left
-        write(batch)
-        left -= 1
-        if not left:
-            raise ConnectionAbortedError
-
-    world.vault.catalog.write = counted  # type: ignore[method-assign]
-    with suppress(ConnectionAbortedError):
-        await world.filesystem.gatherer.gather()
-    world.vault.catalog.write = write  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("removed", [b"tree", b"tree/middle"])
@@ -126,13 +114,10 @@ async def test_wherever_the_sweep_of_a_tree_that_is_being_made_ordinary_is_ended
         async with opened(home) as world:
             await _attached(world)
             world.filesystem.evictables.mark(world.filesystem.resolve(b"tree", WORK), True)
-            await _gather_in_part(world, gathered)
+            with ended_after(world.vault.catalog, gathered):
+                await world.filesystem.gatherer.gather()
         async with opened(home, sweep_slice=1) as world:
-            fs = world.filesystem
-            above, _, name = removed.rpartition(b"/")
-            fs.discard(fs.resolve(above, WORK), name)
-            was_ended = await _sweep_in_part(world, steps)
-            await world.vault.catalog.flush()
+            was_ended = await _remove_in_part(world, removed, steps)
         assert [str(finding) for finding in fsck(home, REGISTRY, dry=True).findings] == [], f"after {steps} steps"
         if not was_ended:
             return

@@ -105,6 +105,7 @@ class Resumption:
     @types.coroutine
     def _marked_in_each_step(self, request: bytes, later: Later) -> Generator[Any, Any, Buffer]:
         """Others run while it waits for room, and what they change is not the request's."""
+        # Trio goes on with a task by `send` alone, also when it is cancelled.
         sent: Any = None
         while True:
             self._mark.current = request
