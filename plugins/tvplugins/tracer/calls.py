@@ -59,6 +59,7 @@ class Clone(msgspec.Struct, frozen=True, gc=False):
 
     tid: int
     at_ns: int
+    """At this time or a little later."""
     child: int
     flags: int
 

@@ -112,7 +112,7 @@ class StraceOutput:
         yield Exit(tid, at_ns, int(found["status"]) if found["status"] else -_signal(found["signal"]))
 
     def _resumed(self, tid: int, at_ns: int, name: str, tail: str) -> Iterator[Raw]:
-        before, arguments, _ = self._unfinished.pop(tid, ("", "", 0))
+        before, arguments, began_ns = self._unfinished.pop(tid, ("", "", 0))
         if before != name:
             raise NotUnderstood("resumed without having begun")
         found = _CALL.fullmatch(f"{name}({arguments}{tail}")
@@ -120,6 +120,9 @@ class StraceOutput:
             found = _CALL.fullmatch(f"{name}({arguments}) = 0")
         if found is None:
             raise NotUnderstood("resumed in another form")
+        if name in MAKING_TASKS:
+            # The child may have ended since: it was made at some time after the call began.
+            at_ns = began_ns
         # After a thread has taken its process over, strace 6.1 shows some error, but it did not fail.
         yield from self._call(tid, at_ns, name, found[2], "0" if tid in self._former else found[3])
 

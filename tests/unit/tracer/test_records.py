@@ -58,6 +58,21 @@ def test_calls_that_others_interrupt_are_put_together() -> None:
     assert output.alive == set()
 
 
+def test_a_child_began_before_it_ended_however_late_its_parent_returns() -> None:
+    output = StraceOutput(7)
+    lines = [
+        "7  1.000001 vfork( <unfinished ...>",
+        "8  1.000002 +++ exited with 0 +++",
+        "7  1.000003 <... vfork resumed>) = 8",
+        "7  1.000004 +++ exited with 0 +++",
+    ]
+    assert list(output.feed("\n".join(lines) + "\n")) == [
+        Exit(8, 1_000_002_000, 0),
+        Clone(7, 1_000_001_000, 8, 0),
+        Exit(7, 1_000_004_000, 0),
+    ]
+
+
 def test_a_thread_that_executes_takes_its_process_over() -> None:
     output = StraceOutput(7)
     lines = [
