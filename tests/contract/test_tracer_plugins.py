@@ -26,6 +26,8 @@ RUST = 'fn main() { let _ = std::fs::read("file").unwrap(); assert!(std::fs::met
 
 
 class TestStrace(TracerContract):
+    knows_what_was_before = False
+
     def make_tracer(self) -> Tracer:
         return strace.make({})
 

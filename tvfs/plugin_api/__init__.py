@@ -25,6 +25,7 @@ from tvfs.plugin_api.registry import (
     PluginUnknown,
 )
 from tvfs.plugin_api.tracer import (
+    Before,
     Event,
     Observation,
     Process,
@@ -37,6 +38,7 @@ from tvfs.plugin_api.tracer import (
 
 __all__ = [
     "BatchCodec",
+    "Before",
     "Chunker",
     "ChunkerFactory",
     "Codec",

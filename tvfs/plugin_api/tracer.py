@@ -45,6 +45,17 @@ class Use(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """What was at a path, its last name not followed if the call did not."""
+
+    mode: int
+    """Kind and permissions, as `stat` has them; 0: nothing was there."""
+    size: int = 0
+    mtime_ns: int = 0
+    links: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """The first time that a process did this to this path with this outcome."""
 
@@ -53,6 +64,8 @@ class Event:
     """Absolute, its directories free of symlinks, undecodable bytes as surrogates; an address for sockets."""
     process: int
     detail: str = ""
+    before: Before | None = None
+    """What was there just before it was made, changed, deleted or moved; None: the tracer does not know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tvfs.plugin_api import Observation, TracedCommand, Tracer, Use
+from tvfs.plugin_api import Before, Observation, TracedCommand, Tracer, Use
 from tvfs.testing.tracer_programs import REFUSED, SOURCES
 
 READ = [
@@ -60,6 +60,9 @@ def watch(tracer: Tracer, arguments: Sequence[str], place: Path) -> tuple[int, O
 
 class TracerContract(ABC):
     """The promises of `Tracer`."""
+
+    knows_what_was_before = True
+    """Whether `Event.before` is told; a tracer that leaves it open says False."""
 
     @abstractmethod
     def make_tracer(self) -> Tracer:
@@ -224,6 +227,28 @@ class TracerContract(ABC):
         assert command.started_ns <= child.started_ns <= (child.ended_ns or 0) <= (command.ended_ns or 0)
         readers = {event.process for event in seen.events if event.path == str(tmp_path / "file")}
         assert readers == {child.pid}
+
+    def test_what_was_there_before_a_change_is_told_or_left_open(self, tracer: Tracer, tmp_path: Path) -> None:
+        """A tracer that cannot know it says so."""
+        (tmp_path / "file").write_text("12345")
+        (tmp_path / "file").chmod(0o640)
+        (tmp_path / "other").write_text("1234567")
+        os.utime(tmp_path / "other", ns=(5, 7))
+        script = "echo x > new; echo y >> file; mkdir d; mv new d/x; rm other; cd d; echo y > ../file"
+        status, seen = watch(tracer, ["sh", "-c", script], tmp_path)
+        assert (status, seen.incomplete) == (0, ())
+        before: dict[tuple[Use, str], Before | None] = {}
+        for event in seen.events:
+            before.setdefault((event.use, event.path.removeprefix(f"{tmp_path}/")), event.before)
+        assert before[Use.MADE, "d"] == Before(0)
+        known = self.knows_what_was_before
+        assert before[Use.MADE, "new"] == before[Use.MADE, "d/x"] == (Before(0) if known else None)
+        assert before[Use.DELETED, "other"] == (Before(0o100644, 7, 7, 1) if known else None)
+        changed, made = before[Use.CHANGED, "file"], before[Use.MADE, "file"]
+        assert ((changed.mode, changed.size, changed.links) if changed else None) == (
+            (0o100640, 5, 1) if known else None
+        )
+        assert (made and made.size) == (7 if known else None)
 
     def test_python_is_seen_through(self, tracer: Tracer, tmp_path: Path) -> None:
         """A large dynamic program that looks in many places."""

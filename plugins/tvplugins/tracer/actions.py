@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from tvfs.plugin_api.tracer import Use
+from tvfs.plugin_api.tracer import Before, Use
 from tvplugins.tracer import calls
 from tvplugins.tracer.calls import DELETED, Call, Exec, Place
 from tvplugins.tracer.links import Links
@@ -28,6 +28,9 @@ _OWN = re.compile(r"/proc/(?:thread-self|(\d+))(?=/|$)")
 _MAGIC = re.compile(r"/proc/(self|\d+)/(?:task/\d+/)?(cwd|root|exe|fd/\d+|map_files/[^/]+)(?:/(.*))?$", re.DOTALL)
 """Names that lead where no path says: only the kernel knows."""
 _MOST_INTERPRETERS = 6
+
+NOTHING = Before(0)
+"""What was there before something that is only made where nothing is."""
 
 
 class Actions:
@@ -57,11 +60,11 @@ class Actions:
             directory = flags & calls.O_DIRECTORY or self._links.is_directory(path)
             self._note(task, Use.STATED if directory else Use.READ, path)
         elif exclusive or flags & calls.O_TRUNC:
-            self._make(task, path)
+            self._make(task, path, before=NOTHING if exclusive else call.places[0].before)
         else:
             if flags & calls.O_RDWR:
-                self._note(task, Use.READ, path)
-            self._note(task, Use.CHANGED, path)
+                self._note(task, Use.READ, path, before=call.places[0].before)
+            self._note(task, Use.CHANGED, path, before=call.places[0].before)
 
     def look(self, task: Task, call: Call) -> None:
         """Asked for attributes."""
@@ -120,7 +123,7 @@ class Actions:
             return
         if not call.flags & calls.AT_REMOVEDIR:
             self._check_not_led_through(path)
-        self._note(task, Use.DELETED, path)
+        self._note(task, Use.DELETED, path, before=call.places[0].before)
         self._made.discard(path)
         self._links.forget(path)
 
@@ -132,7 +135,7 @@ class Actions:
         if call.result < 0:
             self._failed(task, path, call.result, there=(-errno.EEXIST,))
         else:
-            self._make(task, path)
+            self._make(task, path, before=NOTHING)
 
     def symlink(self, task: Task, call: Call) -> None:
         """Made a symlink."""
@@ -143,7 +146,7 @@ class Actions:
         if call.result < 0:
             self._failed(task, path, call.result, there=(-errno.EEXIST,))
             return
-        self._make(task, path)
+        self._make(task, path, before=NOTHING)
         self.links_made.add(path)
         self._links.make(path, target)
 
@@ -163,7 +166,7 @@ class Actions:
         else:
             if source is not None:
                 self._note(task, Use.READ, source)
-            self._make(task, target)
+            self._make(task, target, before=NOTHING)
 
     def rename(self, task: Task, call: Call) -> None:
         """Moved a name, or exchanged two."""
@@ -180,15 +183,15 @@ class Actions:
             self._check_not_led_through(target)
             if moved is not None or self._links.target(target) is not None:
                 self._notes.trouble("symlinks were exchanged")
-            self._note(task, Use.RENAMED, target, source)
-            self._make(task, source, target)
+            self._note(task, Use.RENAMED, target, source, call.places[1].before)
+            self._make(task, source, target, call.places[0].before)
         self._check_not_led_through(source)
         if moved is None and source not in self._made and self._links.target(target) is not None:
             self._notes.trouble(f"the symlink {target} was there before, at {source}")
         if moved is not None:
             self.links_made.add(target)
-        self._note(task, Use.RENAMED, source, target)
-        self._make(task, target, source)
+        self._note(task, Use.RENAMED, source, target, call.places[0].before)
+        self._make(task, target, source, call.places[1].before)
         self._made.discard(source)
         self._links.move(source, target)
 
@@ -323,8 +326,8 @@ class Actions:
             return
         self._notes.trouble(f"{path} led to {outcome}, and its links do not say why")
 
-    def _note(self, task: Task, use: Use, path: str, detail: str = "") -> None:
-        self._notes.add(use, path, task.process.pid, detail)
+    def _note(self, task: Task, use: Use, path: str, detail: str = "", before: Before | None = None) -> None:
+        self._notes.add(use, path, task.process.pid, detail, before)
 
     def _failed(self, task: Task, path: str, result: int, there: tuple[int, ...] = ()) -> None:
         if result in there:
@@ -334,8 +337,8 @@ class Actions:
         elif result not in _NO_ANSWER:
             self._note(task, Use.REFUSED, path, errno.errorcode.get(-result, str(-result)))
 
-    def _make(self, task: Task, path: str, detail: str = "") -> None:
-        self._note(task, Use.MADE, path, detail)
+    def _make(self, task: Task, path: str, detail: str = "", before: Before | None = None) -> None:
+        self._note(task, Use.MADE, path, detail, before)
         self._made.add(path)
 
     def _change(self, task: Task, call: Call, use: Use) -> None:
@@ -345,7 +348,7 @@ class Actions:
         if call.result < 0:
             self._failed(task, path, call.result)
         else:
-            self._note(task, use, path)
+            self._note(task, use, path, before=call.places[0].before)
 
     def _check_not_led_through(self, path: str) -> None:
         """What is found on disk afterwards says nothing of a path that led elsewhere when it was used."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tvfs.plugin_api.tracer import Before
+
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_REMOVEDIR = 0x200
@@ -38,6 +40,8 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     """As it was given; empty for the descriptor itself; None if it could not be read."""
     base: str = ""
     """The descriptor's path as the kernel gave it; empty for the working directory."""
+    before: Before | None = None
+    """What was there when the call began, if the tracer looked."""
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -7,9 +7,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
+from tvfs.plugin_api.tracer import Before
 from tvplugins.tracer.calls import AT_EMPTY_PATH, SIGNATURES, Call, Clone, Exec, Exit, Place, Raw, Trouble
 
 _HEAD = struct.Struct("=IHHiIQqQ")
+_BEFORE = struct.Struct("=IIQq")
 _ENDS = struct.Struct("=QQ")
 _FIRST_ENTRY = 65536
 _ALIGNED = 8
@@ -75,14 +77,28 @@ def _call(name: str, tid: int, at_ns: int, result: int, flags: int, strings: lis
     outcome = strings[0]
     if signature.address is not None:
         return Call(tid, at_ns, name, result, outcome=_address(outcome))
+    count = len(signature.at)
+    placed = strings[1 : 1 + 2 * count]
+    if len(placed) != 2 * count:
+        return Trouble(f"the tracer wrote a call of {name} that is not understood")
     places = tuple(
-        Place(None if path is None else _text(path), _text(base))
-        for path, base in zip(strings[1::2], strings[2::2], strict=True)
+        Place(None if path is None else _text(path), _text(base), before)
+        for path, base, before in zip(placed[::2], placed[1::2], _before(strings[1 + 2 * count :], count), strict=True)
     )
     flags |= signature.implied
     if name in _NO_PATH_MEANS_DESCRIPTOR and places[0].path == "":
         flags |= AT_EMPTY_PATH
     return Call(tid, at_ns, name, result, flags, places, _text(outcome))
+
+
+def _before(strings: list[bytes | None], count: int) -> Iterator[Before | None]:
+    for number in range(count):
+        raw = strings[number] if number < len(strings) else None
+        if raw is None or len(raw) != _BEFORE.size:
+            yield None
+        else:
+            mode, links, size, mtime_ns = _BEFORE.unpack(raw)
+            yield Before(mode, size, mtime_ns, links)
 
 
 def _exec(tid: int, at_ns: int, former: int, flags: int, strings: list[bytes | None]) -> Raw:

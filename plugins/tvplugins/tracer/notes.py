@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tvfs.plugin_api.tracer import Event, Use
+from tvfs.plugin_api.tracer import Before, Event, Use
 from tvplugins.tracer.links import above
 
 
@@ -12,26 +12,26 @@ class Notes:
     """Grows while a record is folded."""
 
     def __init__(self) -> None:
-        self._events: dict[tuple[Use, str, int, str], None] = {}
+        self._events: dict[tuple[Use, str, int, str], Before | None] = {}
         self._troubles: dict[str, None] = {}
         self._led_through: set[str] = set()
 
     @property
     def events(self) -> Iterable[Event]:
         """What was observed."""
-        return (Event(use, path, process, detail) for use, path, process, detail in self._events)
+        return (Event(*key, before) for key, before in self._events.items())
 
     @property
     def troubles(self) -> Iterable[str]:
         """Why it is not everything."""
         return self._troubles
 
-    def add(self, use: Use, path: str, process: int, detail: str = "") -> None:
+    def add(self, use: Use, path: str, process: int, detail: str = "", before: Before | None = None) -> None:
         """Take a use in, if it is the first of its kind."""
         key = (use, path, process, detail)
         if key in self._events:
             return
-        self._events[key] = None
+        self._events[key] = before
         for directory in above(path):
             if directory in self._led_through:
                 break

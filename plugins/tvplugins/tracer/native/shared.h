@@ -2,7 +2,8 @@
  * that tvplugins/tracer/native_record.py reads.
  *
  * Each entry has a head and strings: each a u16 length and its bytes; the length 0xffff is for one that could not be
- * read.  The first string is the outcome; places follow, two strings each: the path and its base.
+ * read.  The first string is the outcome; places follow, two strings each: the path and its base.  After them comes,
+ * for calls that change what is there, one `struct before` for each place, or an empty string if that is not known.
  *
  * The library appends the calls that it makes itself, the tracer all others; both reserve room with one atomic
  * addition, so the order of entries is that in which calls returned.  An entry's first word, its length, is written
@@ -38,6 +39,13 @@ struct head {
     uint64_t at_ns;                 /* since 1970 */
     int64_t result;
     uint64_t flags;
+};
+
+/* What was at a place when a call began that changes it; all zero: nothing was. */
+struct before {
+    uint32_t mode, links;
+    uint64_t size;
+    int64_t mtime_ns;
 };
 
 #endif

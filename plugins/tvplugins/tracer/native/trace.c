@@ -226,6 +226,96 @@ static void add_addresses(struct task *task, const uint64_t *args)
     }
 }
 
+static bool is_magic(const char *path, int length)
+{
+    return length > 5 && (!memcmp(path, "/proc/", 6) || !memcmp(path, "/dev/", 5));
+}
+
+/* --- what is there before a call changes it ------------------------------------------------------------------------ */
+
+/* Whether a call that succeeds may leave nothing of what is at this place of it. */
+static bool changes_place(int number, uint64_t flags)
+{
+    switch (number) {
+    case SYS_open:
+    case SYS_openat:
+    case SYS_openat2:
+        return (flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) && (flags & O_TMPFILE) != O_TMPFILE;
+    case SYS_creat:
+    case SYS_truncate:
+    case SYS_unlink:
+    case SYS_unlinkat:
+    case SYS_rmdir:
+    case SYS_rename:
+    case SYS_renameat:
+    case SYS_renameat2:
+    case SYS_chmod:
+    case SYS_fchmodat:
+    case SYS_chown:
+    case SYS_lchown:
+    case SYS_fchownat:
+    case SYS_utime:
+    case SYS_utimes:
+    case SYS_utimensat:
+        return true;
+    default:
+        return false; /* what links and makes directories fails where something is */
+    }
+}
+
+static bool follows(int number, uint64_t flags)
+{
+    switch (number) {
+    case SYS_open:
+    case SYS_openat:
+    case SYS_openat2:
+        return !(flags & O_NOFOLLOW) && !((flags & O_CREAT) && (flags & O_EXCL));
+    case SYS_creat:
+    case SYS_truncate:
+    case SYS_chmod:
+    case SYS_fchmodat:
+    case SYS_chown:
+    case SYS_utime:
+    case SYS_utimes:
+        return true;
+    case SYS_fchownat:
+    case SYS_utimensat:
+        return !(flags & AT_SYMLINK_NOFOLLOW);
+    default:
+        return false;
+    }
+}
+
+/* Adds what is at a place now, or an empty string if that cannot be told. */
+static void add_before(struct task *task, unsigned place, int base, const uint64_t *args)
+{
+    static char where[PATH_BYTES + 64];
+    struct stat status;
+    struct before before = {0};
+    int length, start = 0;
+    const char *path = strings_get(&task->strings, place * 2, &length);
+    if (length <= 0 || is_magic(path, length)) {
+        strings_add(&task->strings, "", 0);
+        return;
+    }
+    if (path[0] != '/' && base >= 0 && (int)args[base] != AT_FDCWD)
+        start = snprintf(where, sizeof where, "/proc/%d/fd/%d/", task->tid, (int)args[base]);
+    else if (path[0] != '/')
+        start = snprintf(where, sizeof where, "/proc/%d/cwd/", task->tid);
+    memcpy(where + start, path, (size_t)length);
+    where[start + length] = 0;
+    if (!fstatat(AT_FDCWD, where, &status, follows(task->call, task->flags) ? 0 : AT_SYMLINK_NOFOLLOW)) {
+        before.mode = status.st_mode;
+        before.links = (uint32_t)status.st_nlink;
+        before.size = (uint64_t)status.st_size;
+        before.mtime_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
+    } else if (errno != ENOENT) {
+        strings_add(&task->strings, "", 0);
+        return;
+    }
+    strings_add(&task->strings, (const char *)&before, sizeof before);
+}
+
 /* --- stops -------------------------------------------------------------------------------------------------------- */
 
 static void resume(pid_t tid, enum __ptrace_request how, int signal_number)
@@ -277,6 +367,11 @@ static bool begin_call(struct task *task)
         add_place(task, call->base1, call->path1, args);
     if (call->path2 >= 0)
         add_place(task, call->base2, call->path2, args);
+    if (call->path1 >= 0 && changes_place(task->call, task->flags)) {
+        add_before(task, 0, call->base1, args);
+        if (call->path2 >= 0)
+            add_before(task, 1, call->base2, args);
+    }
     task->address1 = call->path1 >= 0 ? args[(int)call->path1] : 0;
     task->address2 = call->path2 >= 0 ? args[(int)call->path2] : 0;
     return true;
@@ -320,11 +415,6 @@ static bool changes_names(int number, uint64_t flags)
     default:
         return true;
     }
-}
-
-static bool is_magic(const char *path, int length)
-{
-    return length > 5 && (!memcmp(path, "/proc/", 6) || !memcmp(path, "/dev/", 5));
 }
 
 static void end_call(struct task *task)
