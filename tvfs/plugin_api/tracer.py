@@ -27,6 +27,8 @@ class Use(StrEnum):
     FOLLOWED = "followed"
     """A symlink that was read or led through; the detail is its target."""
     EXECUTED = "executed"
+    CREATED = "created"
+    """Made where nothing was: had something been there, the call would have failed."""
     MADE = "made"
     """Created, truncated or replaced: nothing of what was there before is left. The detail: what it was moved from."""
     CHANGED = "changed"
@@ -53,6 +55,8 @@ class Before:
     size: int = 0
     mtime_ns: int = 0
     links: int = 0
+    owner: int = 0
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,6 @@ _MAGIC = re.compile(r"/proc/(self|\d+)/(?:task/\d+/)?(cwd|root|exe|fd/\d+|map_fi
 """Names that lead where no path says: only the kernel knows."""
 _MOST_INTERPRETERS = 6
 
-NOTHING = Before(0)
-"""What was there before something that is only made where nothing is."""
-
 
 class Actions:
     """One method for each `Signature.action`."""
@@ -60,7 +57,7 @@ class Actions:
             directory = flags & calls.O_DIRECTORY or self._links.is_directory(path)
             self._note(task, Use.STATED if directory else Use.READ, path)
         elif exclusive or flags & calls.O_TRUNC:
-            self._make(task, path, before=NOTHING if exclusive else call.places[0].before)
+            self._make(task, path, before=call.places[0].before, use=Use.CREATED if exclusive else Use.MADE)
         else:
             if flags & calls.O_RDWR:
                 self._note(task, Use.READ, path, before=call.places[0].before)
@@ -135,7 +132,7 @@ class Actions:
         if call.result < 0:
             self._failed(task, path, call.result, there=(-errno.EEXIST,))
         else:
-            self._make(task, path, before=NOTHING)
+            self._make(task, path, use=Use.CREATED)
 
     def symlink(self, task: Task, call: Call) -> None:
         """Made a symlink."""
@@ -146,7 +143,7 @@ class Actions:
         if call.result < 0:
             self._failed(task, path, call.result, there=(-errno.EEXIST,))
             return
-        self._make(task, path, before=NOTHING)
+        self._make(task, path, use=Use.CREATED)
         self.links_made.add(path)
         self._links.make(path, target)
 
@@ -166,7 +163,7 @@ class Actions:
         else:
             if source is not None:
                 self._note(task, Use.READ, source)
-            self._make(task, target, before=NOTHING)
+            self._make(task, target, use=Use.CREATED)
 
     def rename(self, task: Task, call: Call) -> None:
         """Moved a name, or exchanged two."""
@@ -337,8 +334,8 @@ class Actions:
         elif result not in _NO_ANSWER:
             self._note(task, Use.REFUSED, path, errno.errorcode.get(-result, str(-result)))
 
-    def _make(self, task: Task, path: str, detail: str = "", before: Before | None = None) -> None:
-        self._note(task, Use.MADE, path, detail, before)
+    def _make(self, task: Task, path: str, detail: str = "", before: Before | None = None, use: Use = Use.MADE) -> None:
+        self._note(task, use, path, detail, before)
         self._made.add(path)
 
     def _change(self, task: Task, call: Call, use: Use) -> None:

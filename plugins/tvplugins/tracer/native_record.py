@@ -11,7 +11,7 @@ from tvfs.plugin_api.tracer import Before
 from tvplugins.tracer.calls import AT_EMPTY_PATH, SIGNATURES, Call, Clone, Exec, Exit, Place, Raw, Trouble
 
 _HEAD = struct.Struct("=IHHiIQqQ")
-_BEFORE = struct.Struct("=IIQq")
+_BEFORE = struct.Struct("=IIIIQq")
 _ENDS = struct.Struct("=QQ")
 _FIRST_ENTRY = 65536
 _ALIGNED = 8
@@ -97,8 +97,8 @@ def _before(strings: list[bytes | None], count: int) -> Iterator[Before | None]:
         if raw is None or len(raw) != _BEFORE.size:
             yield None
         else:
-            mode, links, size, mtime_ns = _BEFORE.unpack(raw)
-            yield Before(mode, size, mtime_ns, links)
+            mode, links, owner, group, size, mtime_ns = _BEFORE.unpack(raw)
+            yield Before(mode, size, mtime_ns, links, owner, group)
 
 
 def _exec(tid: int, at_ns: int, former: int, flags: int, strings: list[bytes | None]) -> Raw:

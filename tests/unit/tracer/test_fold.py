@@ -97,7 +97,7 @@ def test_a_link_that_the_command_makes_was_none_before() -> None:
     )
     assert uses(seen) == [
         (Use.ABSENT, "/work/link"),
-        (Use.MADE, "/work/link"),
+        (Use.CREATED, "/work/link"),
         (Use.FOLLOWED, "/work/link"),
         (Use.READ, "/work/target"),
     ]

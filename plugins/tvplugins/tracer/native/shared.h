@@ -43,7 +43,7 @@ struct head {
 
 /* What was at a place when a call began that changes it; all zero: nothing was. */
 struct before {
-    uint32_t mode, links;
+    uint32_t mode, links, owner, group;
     uint64_t size;
     int64_t mtime_ns;
 };

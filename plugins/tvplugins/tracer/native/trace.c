@@ -307,6 +307,8 @@ static void add_before(struct task *task, unsigned place, int base, const uint64
     if (!fstatat(AT_FDCWD, where, &status, follows(task->call, task->flags) ? 0 : AT_SYMLINK_NOFOLLOW)) {
         before.mode = status.st_mode;
         before.links = (uint32_t)status.st_nlink;
+        before.owner = status.st_uid;
+        before.group = status.st_gid;
         before.size = (uint64_t)status.st_size;
         before.mtime_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
     } else if (errno != ENOENT) {
