@@ -18,6 +18,7 @@ from tvfs.filesystem.model import KEYS, RUNS, SNAPSHOTS, Ino
 from tvfs.filesystem.posix_error import NotFound
 from tvfs.vault.entries import EntryInvalid, EntryTable, StoredEntry, StoredSnapshot
 from tvfs.vault.names import NameInvalid
+from tvfs.vault.stored_entry import PATHS as PATHS
 from tvfs.vault.stored_entry import RUN as RUN
 from tvfs.vault.stored_entry import SAVED as SAVED
 from tvfs.vault.stored_entry import SNAPSHOT as SNAPSHOT
@@ -60,7 +61,7 @@ class EntryViews:
 
     def show(self, entry: StoredEntry) -> None:
         """Show an entry instead of what was shown under its key; a run is shown by `show_run`."""
-        if entry.snapshot is None or entry.kind == RUN:
+        if entry.snapshot is None or entry.kind in (RUN, PATHS):
             return
         if entry.scope == SNAPSHOT_SCOPE and entry.expires_ns:
             return  # it has no name, only a digest

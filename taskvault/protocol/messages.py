@@ -231,16 +231,17 @@ class Entry(msgspec.Struct, frozen=True):
     scope: str
     key: str
     kind: str
-    """`saved` (a set of paths) or `run` (an action result)."""
+    """`saved` (a set of paths), `run` (an action result) or `paths` (what runs of one command looked at)."""
     created_ns: int
     used_ns: int
     snapshot: SnapshotRef | None = None
     """For `saved`: a directory that holds the saved paths.  For `run`: one with `outputs`, `stdout`, `stderr`."""
     result: bytes = b""
-    """For `run`: the serialised REAPI `ActionResult`."""
+    """For `run`: the serialised REAPI `ActionResult`.  For `paths`: see `taskvault.run.pathset`."""
     cost_ns: int = 0
     """What it took to make: wall time of the command."""
     observed: str = "declared"
+    """How the inputs of a run are known: `declared`, or by the name of the tracer that saw them."""
     uses: int = 0
     pinned: bool = False
     expires_ns: int = 0
@@ -260,6 +261,7 @@ class SaveEntry(Message, frozen=True, tag=True):
     ttl_s: float | None = None
     """From now; None: it does not expire."""
     pinned: bool = False
+    observed: str = "declared"
 
 
 class GetEntry(Message, frozen=True, tag=True):

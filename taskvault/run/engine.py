@@ -18,7 +18,6 @@ from taskvault.run.request import RunRequest
 from tvfs.errors import TaskVaultError
 
 NO_INPUT = "no input is declared: name what the command reads with --input"
-NOTHING_DECLARED = "nothing is declared: name inputs with --input and outputs with --output"
 STDIN_IS_TERMINAL = "--stdin is a terminal, whose content cannot be known beforehand"
 
 
@@ -43,9 +42,8 @@ class Engine:
                 self._request.command, changed_environment(self._request.environment, self._request.variables)
             )
         self._report.declared(declaration)
-        if not (declaration.inputs or declaration.outputs):
-            return self._run_unstored(declaration, NOTHING_DECLARED)
-        if not (declaration.inputs or self._request.with_stdin):
+        traced = not (declaration.inputs or declaration.outputs)
+        if not (traced or declaration.inputs or self._request.with_stdin):
             return self._run_unstored(declaration, NO_INPUT)
         if self._request.with_stdin and os.isatty(0):
             return self._run_unstored(declaration, STDIN_IS_TERMINAL)
@@ -53,11 +51,13 @@ class Engine:
         if not reach.failed:
             # Loaded while the daemon greets, and not at all where there is none.
             from taskvault.run import storable
+            from taskvault.run import traced as traced_run
         try:
             client = reach.client()
         except (TaskVaultError, OSError) as exc:
             return self._run_plainly(declaration, str(exc))
-        run = storable.StorableRun(self._home, self._request, declaration, self._report, patience_s=self._patience_s)
+        kind = traced_run.TracedRun if traced else storable.StorableRun
+        run = kind(self._home, self._request, declaration, self._report, patience_s=self._patience_s)
         try:
             with client:
                 return run.carry_out(client)

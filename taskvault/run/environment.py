@@ -62,11 +62,12 @@ def counting_variables(environment: Mapping[str, str], named: Iterable[str]) -> 
         if name in wanted or any(fnmatch.fnmatchcase(name, pattern) for pattern in ALWAYS_COUNT)
     }
     if "MAKEFLAGS" in counting and "MAKEFLAGS" not in wanted:
-        counting["MAKEFLAGS"] = _without_job_options(counting["MAKEFLAGS"])
+        counting["MAKEFLAGS"] = without_job_options(counting["MAKEFLAGS"])
     return counting
 
 
-def _without_job_options(flags: str) -> str:
+def without_job_options(flags: str) -> str:
+    """Return `MAKEFLAGS` without what says how many jobs run at once."""
     # How many jobs run at once, and through which descriptors make shares them, says nothing about what is made.
     # After `--` come variables, whose values may look like options.
     options, dashes, variables = f" {flags} ".partition(" -- ")

@@ -12,10 +12,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO
+
+from taskvault.run.coarse_clock import coarse_now_ns
+from tvfs.plugin_api.tracer import Observation, TracedCommand, TracedProcess, Tracer
 
 SPILL_BYTES = 1 << 20
 """Output up to here is kept in memory, more goes to a temporary file."""
@@ -76,6 +79,10 @@ class Executed:
     duration_ns: int
     started: bool
     captured: Captured | None = None
+    observation: Observation | None = None
+    """What it did, if it was traced."""
+    began_ns: int = 0
+    """On the coarse clock that stamps files: what has this time or a later one may have changed since."""
 
 
 def execute(
@@ -85,33 +92,31 @@ def execute(
     environment: Mapping[str, str],
     with_stdin: bool,
     capture: bool,
+    tracer: Tracer | None = None,
 ) -> Executed:
     """Run a command to its end; what it could not do to start is said on stderr as a shell would.
 
     With `capture`, stdin is ours or, without `with_stdin`, nothing, and stdout and stderr are pipes whose content is
-    passed on; without, all three are the caller's own.
+    passed on; without, all three are the caller's own.  With a tracer, what the command did is observed.
     """
-    began_ns = time.monotonic_ns()
+    began_ns, began_coarse_ns = time.monotonic_ns(), coarse_now_ns()
     captured = Captured() if capture else None
+    observation = None
     with _signals_forwarded() as forwarding:
+        command = TracedCommand(list(arguments), str(workdir), dict(environment))
         try:
-            process = subprocess.Popen(
-                list(arguments),
-                cwd=workdir,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL if capture and not with_stdin else None,
-                stdout=subprocess.PIPE if capture else None,
-                stderr=subprocess.PIPE if capture else None,
-                bufsize=0,
-            )
+            process = _start(command, tracer, with_stdin=with_stdin, capture=capture)
         except OSError as exc:
             return Executed(_not_started(arguments[0], exc), time.monotonic_ns() - began_ns, False, captured)
         forwarding.append(process)
         if captured is not None:
             _pass_on(process, captured)
         status = process.wait()
+        if isinstance(process, _Traced):
+            observation = process.observe()
     exit_code = 128 - status if status < 0 else status
-    return Executed(exit_code, time.monotonic_ns() - began_ns, True, captured)
+    took_ns = time.monotonic_ns() - began_ns
+    return Executed(exit_code, took_ns, True, captured, observation, began_coarse_ns)
 
 
 def become(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -125,6 +130,57 @@ def become(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         os.execvpe(arguments[0], list(arguments), dict(environment))  # noqa: S606  # to become it is the point
     except OSError as exc:
         return _not_started(arguments[0], exc)
+
+
+class _Traced:
+    """A traced command with the pipes that it writes to, as `subprocess.Popen` has them."""
+
+    def __init__(self, tracer: Tracer, command: TracedCommand) -> None:
+        ours = [os.pipe(), os.pipe()]
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if command.stdin is None else command.stdin
+        try:
+            started = replace(command, stdin=nothing, stdout=ours[0][1], stderr=ours[1][1])
+            self._process: TracedProcess = tracer.start(started)
+        except BaseException:
+            for reading, _ in ours:
+                os.close(reading)
+            raise
+        finally:
+            for _, writing in ours:
+                os.close(writing)
+            if nothing != command.stdin:
+                os.close(nothing)
+        self.stdout, self.stderr = (os.fdopen(reading, "rb", buffering=0) for reading, _ in ours)
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+    def observe(self) -> Observation:
+        return self._process.observe()
+
+    def send_signal(self, number: int) -> None:
+        if self._process.poll() is None:
+            os.kill(self._process.pid, number)
+
+
+_Process = subprocess.Popen[bytes] | _Traced
+
+
+def _start(command: TracedCommand, tracer: Tracer | None, *, with_stdin: bool, capture: bool) -> _Process:
+    if tracer is not None:
+        return _Traced(tracer, replace(command, stdin=0) if with_stdin else command)
+    return subprocess.Popen(
+        list(command.arguments),
+        cwd=command.directory,
+        env=dict(command.environment),
+        stdin=subprocess.DEVNULL if capture and not with_stdin else None,
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.PIPE if capture else None,
+        bufsize=0,
+    )
 
 
 def write_all(descriptor: int, part: bytes) -> None:
@@ -147,7 +203,7 @@ def _spool() -> IO[bytes]:
     return tempfile.SpooledTemporaryFile(SPILL_BYTES)
 
 
-def _pass_on(process: subprocess.Popen[bytes], captured: Captured) -> None:
+def _pass_on(process: _Process, captured: Captured) -> None:
     """Copy both pipes to our own streams and to `captured` until they end, or the command has and they are silent."""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -173,7 +229,7 @@ def _pass_on(process: subprocess.Popen[bytes], captured: Captured) -> None:
     process.stderr.close()
 
 
-def _echo(stream: int, part: bytes, unwritten: dict[int, OSError], process: subprocess.Popen[bytes]) -> None:
+def _echo(stream: int, part: bytes, unwritten: dict[int, OSError], process: _Process) -> None:
     if stream in unwritten:
         return
     try:
@@ -188,9 +244,9 @@ def _echo(stream: int, part: bytes, unwritten: dict[int, OSError], process: subp
 
 
 @contextmanager
-def _signals_forwarded() -> Iterator[list[subprocess.Popen[bytes]]]:
+def _signals_forwarded() -> Iterator[list[_Process]]:
     """While the body runs, signals are for the command that is put into the list; its end tells us what they did."""
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: list[_Process] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
         if number in _FROM_TERMINAL and _in_foreground():

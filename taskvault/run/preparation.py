@@ -42,6 +42,16 @@ class Prepared:
     stdin: IO[bytes] | None
     """What the command reads, whole; None for nothing."""
 
+    @property
+    def known_key(self) -> str:
+        """The key, in hexadecimal."""
+        return self.key.hex
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that count."""
+        return self.run_key.environment
+
     def facts(self) -> dict[str, str]:
         """Everything in the key beside arguments, inputs and environment, for the history."""
         facts = {f"program {text(role)}": digest for role, digest in self.run_key.toolchain.items()}
@@ -66,8 +76,8 @@ def prepare(request: RunRequest, declaration: Declaration, hash_function: HashFu
     )
     found = find_inputs(root, declaration.inputs, declaration.outputs)
     found = hash_inputs(found, root, hash_function, executor)
-    stdin = _read_stdin() if request.with_stdin else None
-    umask = _umask()
+    stdin = read_stdin() if request.with_stdin else None
+    umask = umask_now()
     run_key = RunKey(
         arguments=request.command,
         workdir=declaration.place.workdir,
@@ -75,7 +85,7 @@ def prepare(request: RunRequest, declaration: Declaration, hash_function: HashFu
         environment=declaration.counting,
         input_root=input_root(found, hash_function),
         toolchain=toolchain.digests,
-        platform=_platform(umask, followed_digest(found, hash_function), _stream_digest(stdin, hash_function)),
+        platform=_platform(umask, followed_digest(found, hash_function), stream_digest(stdin, hash_function)),
     )
     bound = bound_to_root(run_key, str(root))
     return Prepared(
@@ -98,14 +108,15 @@ def _platform(umask: int, followed: str, stdin: str) -> dict[str, str]:
     return {name: value for name, value in properties.items() if value}
 
 
-def _umask() -> int:
+def umask_now() -> int:
+    """Return our umask."""
     # It can only be read by setting it.
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
 
 
-def _read_stdin() -> IO[bytes]:
+def read_stdin() -> IO[bytes]:
     """Return all of our stdin as a file that a command can read; from here on it is our stdin too.
 
     Whoever runs the command after all, and however, has it read the same.
@@ -119,7 +130,8 @@ def _read_stdin() -> IO[bytes]:
     return content
 
 
-def _stream_digest(stream: IO[bytes] | None, hash_function: HashFunction) -> str:
+def stream_digest(stream: IO[bytes] | None, hash_function: HashFunction) -> str:
+    """Return the digest of what a command will read from its stdin; empty for nothing."""
     if stream is None:
         return ""
     digest = digest_file(Path(f"/proc/self/fd/{stream.fileno()}"), hash_function)

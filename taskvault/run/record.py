@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -14,12 +14,13 @@ from taskvault.client import Client
 from taskvault.content_source import content_source
 from taskvault.errors import Refused
 from taskvault.ingest_port import ClientIngestPort
-from taskvault.protocol.messages import SaveEntry, SnapshotRef
+from taskvault.protocol.messages import GetEntry, SaveEntry, SnapshotRef
 from taskvault.run.as_text import text
 from taskvault.run.execute import Captured, Executed
 from taskvault.run.outputs import Output
+from taskvault.run.pathset import PathsetsUnusable, pack, unpack
 from taskvault.run.plain_tree import PlainTree, PlainTreeBuilder, file_entry
-from taskvault.run.result_format import INLINE_BYTES, MOST_TURNS, ORDER_TYPE
+from taskvault.run.result_format import DELETED_TYPE, INLINE_BYTES, MODES_TYPE, MOST_TURNS, ORDER_TYPE
 from taskvault.snapshot_reference import reference
 from taskvault.snapshots import ingest_settings, take_snapshot
 from tvfs.content import reapi
@@ -39,6 +40,15 @@ class Finished:
     root: Path
     outputs: Sequence[Output]
     executed: Executed
+    deleted: Sequence[str] = ()
+    """What it removed, relative to the root."""
+    modes: Mapping[str, int] = field(default_factory=dict)
+    """Permissions of outputs that the umask does not explain."""
+    observed: str = "declared"
+    weak_key: str = ""
+    """Of a traced run, in hexadecimal."""
+    pathset: bytes = b""
+    """What it looked at, encoded."""
 
 
 def store(client: Client, finished: Finished, *, replace: bool) -> None:
@@ -48,7 +58,7 @@ def store(client: Client, finished: Finished, *, replace: bool) -> None:
     """
     captured = finished.executed.captured
     assert captured is not None, "only a run whose output was kept is stored"
-    snapshot, result = _commit(client, finished, captured)
+    snapshot, result, nothing = _commit(client, finished, captured)
     entry = SaveEntry(
         scope=finished.scope,
         key=finished.key.hex,
@@ -57,15 +67,41 @@ def store(client: Client, finished: Finished, *, replace: bool) -> None:
         replace=replace,
         result=result,
         cost_ns=finished.executed.duration_ns,
+        observed=finished.observed,
     )
     try:
         client.call(entry)
     except Refused as exc:
         if exc.kind != "KeyExists":
             raise
+    if finished.pathset:
+        _add_pathset(client, finished, nothing)
 
 
-def _commit(client: Client, finished: Finished, captured: Captured) -> tuple[SnapshotRef, bytes]:
+def _add_pathset(client: Client, finished: Finished, nothing: SnapshotRef) -> None:
+    """Put the pathset before the others of its weak key; two at once may lose one, which is a miss later."""
+    found = client.call(GetEntry(finished.scope, finished.weak_key)).entry
+    try:
+        known = unpack(found.result) if found is not None else []
+    except PathsetsUnusable:
+        known = []
+    row = pack([finished.pathset, *(other for other in known if other != finished.pathset)])
+    client.call(
+        SaveEntry(
+            scope=finished.scope,
+            key=finished.weak_key,
+            kind="paths",
+            snapshot=nothing,
+            replace=True,
+            result=row,
+            cost_ns=finished.executed.duration_ns,
+            observed=finished.observed,
+        )
+    )
+
+
+def _commit(client: Client, finished: Finished, captured: Captured) -> tuple[SnapshotRef, bytes, SnapshotRef]:
+    """Store all content; return the snapshot and the result of the run, and the snapshot of nothing."""
     paths = [output.path for output in finished.outputs]
     live = take_snapshot(client, finished.root, paths) if paths else None
     settings = ingest_settings(client.welcome)
@@ -79,10 +115,11 @@ def _commit(client: Client, finished: Finished, captured: Captured) -> tuple[Sna
         )
         files = [file_entry(b"stdout", streams[0]), file_entry(b"stderr", streams[1])]
         root = builder.build(files, [(b"outputs", made.root)])
+        nothing = builder.build([], [])
         ingest.finish()
         digests = [ingest.digest(content) for content in streams]
-    result = _action_result(made, digests, captured)
-    return reference(root.snapshot), result
+    result = _action_result(made, digests, captured, finished)
+    return reference(root.snapshot), result, reference(nothing.snapshot)
 
 
 def _add_stream(ingest: Ingest, stream: IO[bytes]) -> Content:
@@ -91,7 +128,7 @@ def _add_stream(ingest: Ingest, stream: IO[bytes]) -> Content:
     return ingest.add_stream(stream.read, size)
 
 
-def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Captured) -> bytes:
+def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Captured, finished: Finished) -> bytes:
     result = reapi.ActionResult(exit_code=0, stdout_digest=_digest(streams[0]), stderr_digest=_digest(streams[1]))
     result.stdout_raw = _whole_if_short(captured.stdout, streams[0].size)
     result.stderr_raw = _whole_if_short(captured.stderr, streams[1].size)
@@ -108,9 +145,17 @@ def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Capture
         else:
             result.output_symlinks.add(path=name, target=text(os.fsdecode(found.target)))
     if all(stream.size for stream in streams) and len(captured.order) <= MOST_TURNS:
-        order = result.execution_metadata.auxiliary_metadata.add()
-        order.type_url, order.value = ORDER_TYPE, msgspec.msgpack.encode(captured.order)
+        _add_metadata(result, ORDER_TYPE, captured.order)
+    if finished.deleted:
+        _add_metadata(result, DELETED_TYPE, [text(path) for path in finished.deleted])
+    if finished.modes:
+        _add_metadata(result, MODES_TYPE, {text(path): mode for path, mode in finished.modes.items()})
     return reapi.serialise(result)
+
+
+def _add_metadata(result: reapi.ReapiMessage, type_url: str, value: object) -> None:
+    metadata = result.execution_metadata.auxiliary_metadata.add()
+    metadata.type_url, metadata.value = type_url, msgspec.msgpack.encode(value)
 
 
 def _whole_if_short(stream: IO[bytes], size: int) -> bytes:

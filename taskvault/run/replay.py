@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from google.protobuf.message import DecodeError
@@ -24,13 +25,15 @@ from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.execute import first_trouble, write_all
 from taskvault.run.inputs import REPLAY_PREFIX
 from taskvault.run.outputs import Output
-from taskvault.run.result_format import ORDER_TYPE
+from taskvault.run.result_format import DELETED_TYPE, MODES_TYPE, ORDER_TYPE
 from taskvault.snapshot_reference import dereference
 from tvfs.content import reapi
 from tvfs.content.names import unescape
 from tvfs.digest import HASH_BYTES, Digest
 from tvfs.errors import TaskVaultError
 from tvfs.ingest.materialise import materialise
+
+_Kind = TypeVar("_Kind")
 
 USUAL_UMASK = 0o022
 """What is attached or copied has the permissions that this umask leaves."""
@@ -54,6 +57,10 @@ class StoredResult:
     """Standard output and error, or where they are."""
     order: tuple[tuple[int, int], ...]
     """Runs of bytes as they were written: (1 for stdout or 2 for stderr, length); empty if only one was written."""
+    deleted: tuple[str, ...] = ()
+    """What the run removed, relative to the root."""
+    modes: tuple[tuple[str, int], ...] = ()
+    """Permissions of outputs that the umask does not explain."""
 
 
 def read_result(entry: Entry, function: str) -> StoredResult:
@@ -65,14 +72,20 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         result.ParseFromString(entry.result)
         outputs = [Output(_path(o.path), True) for o in result.output_directories]
         outputs += [Output(_path(o.path), False) for o in (*result.output_files, *result.output_symlinks)]
-        order = _order(result)
+        extra = {each.type_url: each.value for each in result.execution_metadata.auxiliary_metadata}
+        order = tuple(_decoded(extra, ORDER_TYPE, list[tuple[int, int]]) or ())
+        deleted = tuple(_path(path) for path in _decoded(extra, DELETED_TYPE, list[str]) or ())
+        modes = _decoded(extra, MODES_TYPE, dict[str, int]) or {}
+        permissions = tuple((_path(path), mode & 0o777) for path, mode in modes.items())
         streams = (
             _stream(result.stdout_raw, result.stdout_digest, function),
             _stream(result.stderr_raw, result.stderr_digest, function),
         )
     except (ValueError, TaskVaultError, msgspec.MsgspecError, DecodeError) as exc:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
-    return StoredResult(entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order)
+    return StoredResult(
+        entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions
+    )  # fmt: skip
 
 
 def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> OSError | None:
@@ -84,11 +97,16 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> O
     made is older than its inputs or than anything else that was made.  A directory is replaced whole, in one step.
     """
     streams = [_fetched(client, stream) for stream in result.streams]
-    if result.outputs:
+    if result.outputs or result.deleted:
         with _prepared(client, result.snapshot, root) as place:
             if umask != USUAL_UMASK:
                 _apply_umask(place, umask)
+            for path, mode in result.modes:
+                os.chmod(place / path, mode)
             with _all_or_nothing() as undo:
+                # In the order of the run: what was in a directory, then the directory.
+                for number, path in enumerate(result.deleted):
+                    _remove(place / f"{REPLAY_PREFIX}{number}", root, path, undo)
                 for output in result.outputs:
                     _publish(place, root, output, undo)
     unwritten: dict[int, OSError] = {}
@@ -146,6 +164,16 @@ def _publish(place: Path, root: Path, output: Output, undo: list[Callable[[], No
         return
     _swap(source, target)
     undo.append(partial(_swap, source, target))
+
+
+def _remove(aside: Path, root: Path, path: str, undo: list[Callable[[], None]]) -> None:
+    target = root / path
+    if not Path(os.path.realpath(target.parent)).is_relative_to(root):
+        raise ResultUnusable(f"{path!r} would be removed through a symbolic link, outside of the root")
+    if target.is_dir() and not target.is_symlink() and os.listdir(target):
+        raise ResultUnusable(f"the directory {path!r} is not empty, and was when the run removed it")
+    os.rename(target, aside)
+    undo.append(partial(os.rename, aside, target))
 
 
 def _make_parents(directory: Path, undo: list[Callable[[], None]]) -> None:
@@ -213,11 +241,8 @@ def _fetched(client: Client, stream: bytes | Digest) -> bytes:
         return source.blob(stream)
 
 
-def _order(result: reapi.ReapiMessage) -> tuple[tuple[int, int], ...]:
-    for extra in result.execution_metadata.auxiliary_metadata:
-        if extra.type_url == ORDER_TYPE:
-            return tuple(msgspec.msgpack.decode(extra.value, type=list[tuple[int, int]]))
-    return ()
+def _decoded(extra: Mapping[str, bytes], type_url: str, kind: type[_Kind]) -> _Kind | None:
+    return msgspec.msgpack.decode(extra[type_url], type=kind) if type_url in extra else None
 
 
 def _in_order(streams: Sequence[bytes], order: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:

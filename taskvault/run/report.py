@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from taskvault.client import Client
 from taskvault.protocol.messages import RecordRun, RunRecord
@@ -21,7 +22,6 @@ from tvfs.errors import TaskVaultError
 
 if TYPE_CHECKING:
     from taskvault.protocol.messages import Entry
-    from taskvault.run.preparation import Prepared
 
 RECORD_TIMEOUT_S = 1.0
 """History is worth no more: the command is done."""
@@ -37,6 +37,28 @@ class Outcome(StrEnum):
     """The command itself failed, and was not stored for that."""
 
 
+class Described(Protocol):
+    """What is known of a run before it starts, or of a traced one at the end."""
+
+    @property
+    def known_key(self) -> str:
+        """The key of its result, in hexadecimal; empty if that is not known yet."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that count."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """Everything in the key beside arguments, inputs and environment."""
+        ...
+
+    def described_inputs(self) -> dict[str, str]:
+        """What each input was."""
+        ...
+
+
 class Report:
     """Collects what is known of one run, and tells it at the end."""
 
@@ -47,7 +69,7 @@ class Report:
         self._patience_s = patience_s
         self._started_ns = time.time_ns()
         self._declaration: Declaration | None = None
-        self._prepared: Prepared | None = None
+        self._prepared: Described | None = None
         self.key = ""
         self.reach: Reach | None = None
         """A connection that is being made, if the daemon was not asked before."""
@@ -56,10 +78,10 @@ class Report:
         """The request was understood."""
         self._declaration = declaration
 
-    def prepared(self, prepared: Prepared) -> None:
+    def prepared(self, prepared: Described) -> None:
         """The key is known."""
         self._prepared = prepared
-        self.key = prepared.key.hex
+        self.key = prepared.known_key
 
     def say(self, sentence: str) -> None:
         """Write one line to stderr, unless quiet."""
@@ -108,7 +130,7 @@ class Report:
             exit_code=exit_code,
             saved_ns=saved_ns,
             inputs=prepared.described_inputs() if prepared else {},
-            environment={text(n): text(v) for n, v in prepared.run_key.environment.items()} if prepared else {},
+            environment={text(n): text(v) for n, v in prepared.environment.items()} if prepared else {},
             facts=prepared.facts() if prepared else {},
         )
 

@@ -8,5 +8,11 @@ INLINE_BYTES = 4096
 ORDER_TYPE = "taskvault/output-order"
 """Type of the metadata that says in which order stdout and stderr were written: msgpack [[stream, length], …]."""
 
+DELETED_TYPE = "taskvault/deleted"
+"""Type of the metadata that names what the run removed: msgpack [path, …], relative to the root, escaped."""
+
+MODES_TYPE = "taskvault/modes"
+"""Type of the metadata with permissions that the umask does not explain: msgpack {path: mode}."""
+
 MOST_TURNS = 10_000
 """Longer records of who wrote when are dropped; then all of stdout is replayed before all of stderr."""

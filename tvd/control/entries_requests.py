@@ -20,7 +20,7 @@ from tvd.control.answer import Table
 from tvd.control.snapshots import Snapshots
 from tvd.control.vault_session import VaultSession
 from tvd.control.wire import Rejected, entry_of, snapshot_from, stored_from
-from tvd.entry_views import RUN, SAVED, SNAPSHOT_SCOPE, EntryViews, directory_of_scope
+from tvd.entry_views import PATHS, RUN, SAVED, SNAPSHOT_SCOPE, EntryViews, directory_of_scope
 from tvfs.vault.entries import KeyExists, KeyMissing, StoredEntry
 from tvfs.vault.names import NameInvalid, check_key, check_scope
 from tvfs.vault.newest import newest_saved
@@ -35,6 +35,9 @@ LISTED_AT_A_TIME = 64
 
 MOST_RESULT_BYTES = 1 << 20
 """Of one entry; outputs are content, a result only names them."""
+
+MOST_OBSERVED = 64
+"""Characters of the name of a tracer."""
 
 LONGEST_LIFE_S = 100 * 366 * 86_400.0
 """Of an entry with a time to live: a century."""
@@ -62,10 +65,12 @@ class EntriesRequests:
     async def save(self, session: VaultSession, request: SaveEntry) -> EntryReply:
         """Refused before anything is changed, or done whole."""
         _check_names(request.scope, request.key)
-        if request.kind not in (SAVED, RUN):
+        if request.kind not in (SAVED, RUN, PATHS):
             raise Rejected(f"there is no kind of entry called {request.kind!r}")
         if len(request.result) > MOST_RESULT_BYTES:
             raise Rejected(f"a result has {len(request.result)} bytes, and {MOST_RESULT_BYTES} are allowed")
+        if len(request.observed) > MOST_OBSERVED:
+            raise Rejected(f"{request.observed[:MOST_OBSERVED]!r}… is no name of a tracer")
         self._snapshots.check(snapshot_from(request.snapshot))
         entries = self._vault.entries
         if not request.replace and entries.exists(request.scope, request.key):
@@ -82,6 +87,7 @@ class EntriesRequests:
             cost_ns=request.cost_ns,
             pinned=request.pinned,
             expires_ns=_expiry(now_ns, request.ttl_s),
+            observed=request.observed,
         )
         # One synchronous block: `put` writes its batch before it first waits.
         with self._views.changing(request.scope, request.key):

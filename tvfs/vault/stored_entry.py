@@ -10,7 +10,7 @@ from tvfs.vault.names import check_key, check_scope
 VERSION = b"\x01"
 """First byte of every row; the rest is a msgpack `StoredEntry`."""
 
-SAVED, RUN, SNAPSHOT = "saved", "run", "snapshot"
+SAVED, RUN, SNAPSHOT, PATHS = "saved", "run", "snapshot", "paths"
 """Kinds of entries."""
 
 
@@ -40,15 +40,16 @@ class StoredEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     scope: str
     key: str
     kind: str
-    """`saved` (a set of paths), `run` (an action result) or `snapshot`."""
+    """`saved` (a set of paths), `run` (an action result), `snapshot`, or `paths` (what runs looked at)."""
     created_ns: int
     used_ns: int
     snapshot: StoredSnapshot | None = None
     result: bytes = b""
-    """For `run`: the serialised REAPI `ActionResult`."""
+    """For `run`: the serialised REAPI `ActionResult`.  For `paths`: pathsets, as clients pack them."""
     cost_ns: int = 0
     """What it took to make: wall time of the command."""
     observed: str = "declared"
+    """How the inputs of a run are known: `declared`, or by the name of the tracer that saw them."""
     uses: int = 0
     pinned: bool = False
     """Never evicted; a time to live ends all the same."""

@@ -1,0 +1,57 @@
+"""The content of files as hashes, each file read once."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from taskvault.run.inputs import InputsUnusable
+from tvfs.plugin_api import HashFunction
+
+_BLOCK_BYTES = 1 << 20
+_CHANGING_LINES = re.compile(rb"(?m)^(?:cpu MHz|bogomips|BogoMIPS)\b.*\n?")
+_CPU = b"/proc/cpuinfo"
+
+
+class Digests:
+    """Hashes of files by path, as long as they are the same files, unchanged."""
+
+    def __init__(self, hash_function: HashFunction) -> None:
+        self._hash_function = hash_function
+        self._known: dict[tuple[int, ...], bytes] = {}
+
+    def __call__(self, place: bytes, status: os.stat_result) -> bytes:
+        """Return the hash of a file's content; raise `OSError`, or `InputsUnusable` if it is being changed."""
+        identity = identity_of(status)
+        known = self._known.get(identity)
+        if known is None:
+            known = self._known[identity] = self._read(place, identity)
+        return known
+
+    def _read(self, place: bytes, identity: tuple[int, ...]) -> bytes:
+        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            digest = self._hash(place, descriptor)
+            if identity_of(os.fstat(descriptor)) != identity and not place.startswith((b"/proc/", b"/sys/")):
+                raise InputsUnusable(f"the input {os.fsdecode(place)} changed while it was read")
+        finally:
+            os.close(descriptor)
+        return digest
+
+    def _hash(self, place: bytes, descriptor: int) -> bytes:
+        block = os.read(descriptor, _BLOCK_BYTES)
+        if place == _CPU:
+            # What the processor is counts; how fast it runs at the moment does not.
+            block = _CHANGING_LINES.sub(b"", block)
+        if len(block) < _BLOCK_BYTES and not place.startswith((b"/proc/", b"/sys/")):
+            return self._hash_function.digest(block)
+        hasher = self._hash_function.hasher()
+        while block:
+            hasher.update(block)
+            block = os.read(descriptor, _BLOCK_BYTES)
+        return hasher.digest()
+
+
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file's content may have."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,89 @@
+"""Kinds of place: what lies in the project, what is the run's own, and what is nobody's input.  Pure."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from taskvault.run import rules
+
+
+class Place(Enum):
+    """Where a path lies."""
+
+    PROJECT = "project"
+    """Below the root: read as input, written as output."""
+    SCRATCH = "scratch"
+    """The run's own directory for temporary files: gone afterwards."""
+    CACHE = "cache"
+    """A tool's cache outside of the root: read as input, what is written is dropped."""
+    NOTHING = "nothing"
+    """Devices, and what the kernel says of the process itself or measures anew: neither input nor output."""
+    PROCESSES = "processes"
+    """Other processes."""
+    SYSTEM = "system"
+    """Everything else: read as input, not to be written to."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of one run."""
+
+    root: str
+    """Absolute, symlinks resolved."""
+    scratch: str
+    home: str
+    """The caller's; empty if it is not known."""
+    sockets: frozenset[str] = frozenset()
+    """Of the vault itself: what comes from there was stored under a key that counts all that it depends on."""
+    channels: frozenset[str] = frozenset()
+    """Pipes that a caller gave to the command, as make's jobserver."""
+
+    def place(self, path: str) -> Place:
+        """Return where an absolute path lies."""
+        if self.in_root(path):
+            return Place.PROJECT
+        if path.startswith(("/dev/", "/proc", "/sys/")):
+            if rules.DEVICES.match(path) or rules.ITSELF.match(path) or rules.VOLATILE.match(path):
+                return Place.NOTHING
+            if rules.OTHER_PROCESSES.match(path):
+                return Place.PROCESSES
+        if path == self.scratch or path.startswith(f"{self.scratch}/"):
+            return Place.SCRATCH
+        if path in self.channels:
+            return Place.NOTHING
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._caches):
+            return Place.CACHE
+        return Place.SYSTEM
+
+    def in_root(self, path: str) -> bool:
+        """Whether a path is the root or lies below it."""
+        return path.startswith(self._root_slash) or path == self.root
+
+    def item_path(self, path: str) -> bytes:
+        """Return a path as pathsets have it."""
+        if path == self.root:
+            return b""
+        return os.fsencode(path[len(self._root_slash) :] if self.in_root(path) else path)
+
+    @cached_property
+    def above(self) -> tuple[str, ...]:
+        """The directories above the root, the nearest first, `/` last."""
+        found = []
+        path = self.root
+        while path != "/":
+            path = os.path.dirname(path)
+            found.append(path)
+        return tuple(found)
+
+    @cached_property
+    def _root_slash(self) -> str:
+        return f"{self.root.rstrip('/')}/"
+
+    @cached_property
+    def _caches(self) -> tuple[str, ...]:
+        patterns = (p for p in rules.TOOL_CACHES if self.home or not p.startswith("~"))
+        return tuple(p.replace("~", self.home.rstrip("/"), 1) if p.startswith("~") else p for p in patterns)

@@ -1,0 +1,238 @@
+"""What an observation means for a result: what was input, what the run made, and why nothing may be stored.
+
+Pure: it knows the order of events, and nothing of the disk.  The rules are in docs/design/task-key.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+from taskvault.run import rules
+from taskvault.run.places import Place, Places
+from tvfs.plugin_api import Before, Event, Observation, Use
+
+
+class Seen(IntFlag):
+    """How a command looked at a path before it changed it, if it did."""
+
+    CONTENT = 1
+    STATUS = 2
+    NAMES = 4
+    ABSENCE = 8
+    TARGET = 16
+    TIMES = 32
+    REFUSAL = 64
+
+
+@dataclass(slots=True)
+class Change:
+    """The first thing that a command did to a path."""
+
+    before: Before | None
+    """What was there; None if that is not known."""
+    only_where_nothing_was: bool = False
+    """It would have failed otherwise."""
+    only_where_something_was: bool = False
+
+
+@dataclass(slots=True)
+class Used:
+    """What became of an observation."""
+
+    seen: dict[str, Seen] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
+    """Symlinks that were followed, and where they led to."""
+    changes: dict[str, Change] = field(default_factory=dict)
+    """Paths that are now as the command left them; what lies below such a directory too."""
+    rewritten: dict[str, str] = field(default_factory=dict)
+    """Files that were there before and were opened for writing, or whose attributes were set; and what was done."""
+    stated: dict[int, dict[str, None]] = field(default_factory=dict)
+    """By process: what it may have compared by times."""
+    lookers: dict[str, set[int]] = field(default_factory=dict)
+    """By path: the processes that asked whether it is there, and no more."""
+    reasons: list[str] = field(default_factory=list)
+    """Why nothing may be stored."""
+
+    def is_own(self, path: str) -> bool:
+        """Whether what is at a path is the command's own doing."""
+        if path in self.changes:
+            return True
+        while len(path) > 1:
+            path = os.path.dirname(path)
+            if path in self.changes:
+                return True
+        return False
+
+
+def use_of(observation: Observation, places: Places) -> Used:
+    """Return what an observation means."""
+    fold = _Fold(places, observation)
+    for event in observation.events:
+        fold.take(event)
+    fold.used.reasons += [f"it could not be followed: {reason}" for reason in observation.incomplete]
+    return fold.used
+
+
+class _Fold:
+    def __init__(self, places: Places, observation: Observation) -> None:
+        self.used = Used()
+        self._places = places
+        self._known_places: dict[str, Place] = {}
+        programs = {p.pid: [os.path.basename(name) for name in p.programs] for p in observation.processes}
+        parents = {p.pid: p.parent for p in observation.processes}
+        for pid, names in programs.items():
+            # A process that has not become a program of its own is still its parent's.
+            above = pid
+            while not names and above in parents:
+                above = parents[above]
+                names = programs.get(above, [])
+            programs[pid] = names
+        self._keep_times = {pid for pid, names in programs.items() if rules.KEEP_TIMES.intersection(names)}
+        self._ignore_times = {pid for pid, names in programs.items() if _all(rules.IGNORE_TIMES.match, names)}
+        self._replace = {pid for pid, names in programs.items() if _all(rules.REPLACE_OUTPUTS.match, names)}
+        self._actions: dict[Use, Callable[[Event, Place], None]] = {
+            Use.READ: self._read,
+            Use.EXECUTED: self._read,
+            Use.STATED: self._stated,
+            Use.LISTED: self._listed,
+            Use.ABSENT: self._absent,
+            Use.REFUSED: self._refused,
+            Use.FOLLOWED: self._followed,
+            Use.CREATED: self._made,
+            Use.MADE: self._made,
+            Use.CHANGED: self._changed,
+            Use.ATTRIBUTES: self._attributes,
+            Use.DELETED: self._deleted,
+            Use.RENAMED: self._renamed,
+        }
+
+    def take(self, event: Event) -> None:
+        action = self._actions.get(event.use)
+        if action is None:
+            self._talked(event)
+            return
+        place = self._known_places.get(event.path)
+        if place is None:
+            place = self._known_places[event.path] = self._places.place(event.path)
+        if place in (Place.NOTHING, Place.SCRATCH):
+            return
+        if place is Place.PROCESSES:
+            # That there is a /proc says nothing of who runs.
+            if event.path != "/proc" or event.use is Use.LISTED:
+                self._reason(f"it looked at other processes ({event.path})")
+            return
+        action(event, place)
+
+    # --- looked at ---------------------------------------------------------------------------------------------------
+
+    def _read(self, event: Event, place: Place) -> None:
+        self._see(event, Seen.CONTENT)
+
+    def _stated(self, event: Event, place: Place) -> None:
+        own = self.used.is_own(event.path)
+        self._see(event, Seen.STATUS)
+        if not own and place is Place.PROJECT and event.process not in self._ignore_times:
+            self.used.stated.setdefault(event.process, {})[event.path] = None
+
+    def _listed(self, event: Event, place: Place) -> None:
+        self._see(event, Seen.NAMES)
+
+    def _absent(self, event: Event, place: Place) -> None:
+        self._see(event, Seen.ABSENCE)
+
+    def _refused(self, event: Event, place: Place) -> None:
+        self._see(event, Seen.REFUSAL)
+
+    def _followed(self, event: Event, place: Place) -> None:
+        if not self.used.is_own(event.path):
+            self.used.targets.setdefault(event.path, event.detail)
+        self._see(event, Seen.TARGET)
+
+    def _see(self, event: Event, seen: Seen) -> None:
+        used = self.used
+        if used.is_own(event.path):
+            return
+        if event.process in self._keep_times and seen & (Seen.CONTENT | Seen.STATUS):
+            seen |= Seen.TIMES
+        used.seen[event.path] = used.seen.get(event.path, Seen(0)) | seen
+        if seen & (Seen.STATUS | Seen.ABSENCE):
+            used.lookers.setdefault(event.path, set()).add(event.process)
+
+    # --- made and changed --------------------------------------------------------------------------------------------
+
+    def _made(self, event: Event, place: Place) -> None:
+        if place is not Place.CACHE:
+            self._change(event, only_where_nothing_was=event.use is Use.CREATED)
+
+    def _changed(self, event: Event, place: Place) -> None:
+        if place is Place.CACHE or self.used.is_own(event.path):
+            return
+        if event.before is not None and not event.before.mode:
+            self._change(event)
+        else:
+            self.used.rewritten.setdefault(event.path, "written to")
+
+    def _attributes(self, event: Event, place: Place) -> None:
+        if place is not Place.CACHE and not self.used.is_own(event.path):
+            self.used.rewritten.setdefault(event.path, "given other attributes")
+
+    def _deleted(self, event: Event, place: Place) -> None:
+        if place is not Place.CACHE:
+            self._change(event, only_where_something_was=event.process not in self._replace)
+
+    def _renamed(self, event: Event, place: Place) -> None:
+        if place is Place.CACHE:
+            return
+        if not self.used.is_own(event.path):
+            self._reason(f"it moved {event.path}, which was there before")
+        self._change(event)
+
+    def _change(
+        self, event: Event, *, only_where_nothing_was: bool = False, only_where_something_was: bool = False
+    ) -> None:
+        if not self.used.is_own(event.path):
+            self.used.changes[event.path] = Change(event.before, only_where_nothing_was, only_where_something_was)
+            if event.process in self._replace:
+                self._forget_look(event)
+
+    def _forget_look(self, event: Event) -> None:
+        """A compiler looks at what it makes only to remove it, so that is no input if nobody else looked."""
+        used = self.used
+        plain = event.before is None or not event.before.mode or stat.S_ISREG(event.before.mode)
+        seen = used.seen.get(event.path, Seen(0))
+        known = event.before is not None or seen == Seen.ABSENCE
+        if not (seen and plain and known) or seen & ~(Seen.STATUS | Seen.ABSENCE):
+            return
+        if all(process in self._replace for process in used.lookers.get(event.path, ())):
+            del used.seen[event.path]
+            for paths in used.stated.values():
+                paths.pop(event.path, None)
+
+    # --- other -------------------------------------------------------------------------------------------------------
+
+    def _talked(self, event: Event) -> None:
+        if event.use is Use.LOCAL_SOCKET:
+            if event.path in self._places.sockets:
+                return
+            if event.detail in (errno.errorcode[errno.ENOENT], errno.errorcode[errno.ECONNREFUSED]):
+                if not event.path.startswith("@"):
+                    self._see(event, Seen.ABSENCE)
+                return
+            self._reason(f"it talked to {event.path}")
+        elif event.use is Use.INTERNET:
+            self._reason(f"it used the network ({event.path})")
+        else:
+            self._reason(f"it talked to the kernel or to others through a socket of family {event.path}")
+
+    def _reason(self, reason: str) -> None:
+        if reason not in self.used.reasons:
+            self.used.reasons.append(reason)
+
+
+def _all(matches: Callable[[str], object], names: list[str]) -> bool:
+    return bool(names) and all(matches(name) for name in names)
