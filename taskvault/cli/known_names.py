@@ -38,10 +38,10 @@ def _keys(client: Client, scope: str, begun: str) -> list[str]:
     found = []
     if begun:
         exact = client.call(GetEntry(scope, begun), timeout_s=PATIENCE_S).entry
-        found = [] if exact is None or exact.kind == "run" else [exact]
+        found = [] if exact is None or exact.kind != "saved" else [exact]
     request = ListEntries(scope, after=(scope, begun) if begun else None, limit=MOST)
     found += client.call(request, timeout_s=PATIENCE_S).entries
-    return [entry.key for entry in found if entry.key.startswith(begun) and entry.kind != "run"]
+    return [entry.key for entry in found if entry.key.startswith(begun) and entry.kind == "saved"]
 
 
 def _scopes(client: Client, begun: str) -> list[str]:

@@ -29,6 +29,7 @@ from taskvault.run.replay import read_result, replay
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
 from taskvault.run.states import Sight
+from taskvault.run.stdin import READ_IT, Stdin
 from taskvault.run.storable import STORE_TIMEOUT_S, WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.toolchain import Surroundings, find_program
 from taskvault.run.turns import turn
@@ -256,12 +257,13 @@ class TracedRun:
         with _scratch(Path(prepared.places.scratch)) as scratch:
             environment = dict(self._declaration.environment)
             environment |= {"TMPDIR": scratch, NESTED: "1"}
+            stdin = Stdin()
             self.started = True
             executed = execute(
                 self._request.command,
                 workdir=self._request.workdir,
                 environment=environment,
-                with_stdin=self._request.with_stdin,
+                with_stdin=self._request.with_stdin or stdin.is_given,
                 capture=True,
                 tracer=tracer,
             )
@@ -270,7 +272,10 @@ class TracedRun:
             if executed.exit_code:
                 self._report.executed(executed, Outcome.FAILED, f"exit status {executed.exit_code}")
                 return status
-            reason = self._why_not_stored(executed, prepared, hash_function, tracer)
+            if stdin.was_read() and not self._request.with_stdin:
+                reason: str | None = READ_IT
+            else:
+                reason = self._why_not_stored(executed, prepared, hash_function, tracer)
         self._report.executed(executed, Outcome.NOT_STORED if reason else Outcome.STORED, reason or "")
         return status
 

@@ -176,13 +176,26 @@ def test_a_command_that_a_signal_ends_is_reported_as_a_shell_does(runner: Runner
     runner.run(script="kill -TERM $$", exit_code=143)
 
 
-def test_nothing_declared_passes_through_and_says_so(runner: Runner) -> None:
+def test_a_run_of_which_nothing_is_declared_is_traced(runner: Runner) -> None:
     runner.options = []
-    said = runner.run(stdin=b"typed")
-    assert "nothing is declared: name inputs with --input and outputs with --output" in said.err
+    said = runner.run()
+    assert "/count, which lies outside of its root" in said.err
     assert said.out == "done\n"
-    passed = runner.vault.tv("run", "--", "cat", cwd=runner.place, stdin=b"typed")
-    assert passed.out == "typed"
+
+
+def test_what_reads_an_input_that_does_not_count_is_not_stored(runner: Runner) -> None:
+    for typed in (b"typed", b"other"):
+        passed = runner.vault.tv("run", "--", "cat", cwd=runner.place, stdin=typed)
+        assert passed.out == typed.decode()
+        assert "not stored: it read its standard input" in passed.err
+    for typed in (b"typed", b"other", b"typed"):
+        passed = runner.vault.tv("run", "--stdin", "--", "cat", cwd=runner.place, stdin=typed)
+        assert passed.out == typed.decode()
+    assert "hit" in passed.err
+    for _ in range(2):
+        passed = runner.vault.tv("run", "--", "echo", "unread", cwd=runner.place, stdin=b"typed")
+        assert passed.out == "unread\n"
+    assert "hit" in passed.err
 
 
 def test_a_pattern_that_names_nothing_keeps_the_run_from_being_stored(runner: Runner) -> None:

@@ -20,9 +20,7 @@ from tvfs.vault.entry_totals import count_entries, decode_totals, encode_totals
 from tvfs.vault.entry_usage import BY_AGE, BY_EXPIRY, BY_RANK, usage_rows
 from tvfs.vault.names import NameInvalid, check_key, check_scope
 from tvfs.vault.stored_entry import (
-    RUN,
-    SAVED,
-    SNAPSHOT,
+    KINDS,
     EntryInvalid,
     StoredEntry,
     StoredSnapshot,
@@ -95,7 +93,7 @@ def _reason_against(exam: Examination, entry: StoredEntry) -> str | None:
         check_key(entry.key)
     except NameInvalid:
         return "its name cannot be one"
-    if entry.kind not in (SAVED, RUN, SNAPSHOT):
+    if entry.kind not in KINDS:
         return f"it is of no known kind ({entry.kind!r})"
     return None if entry.snapshot is None else _reason_against_snapshot(exam, entry.snapshot)
 

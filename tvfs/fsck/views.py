@@ -18,7 +18,7 @@ from tvfs.fsck.examination import Examination
 from tvfs.fsck.finding import Finding, Step
 from tvfs.fsck.namespace_rows import NamespaceRows
 from tvfs.vault.names import NameInvalid, check_key, check_scope
-from tvfs.vault.stored_entry import RUN, StoredEntry, decode_entry
+from tvfs.vault.stored_entry import PATHS, RUN, StoredEntry, decode_entry
 
 CHECK = "views"
 SNAPSHOT_SCOPE = ".snapshots"
@@ -80,6 +80,8 @@ def _place(exam: Examination, rows: NamespaceRows, entry: StoredEntry) -> tuple[
     """Return where an entry is to be seen: directory (0 if that is not there) and name; None if nowhere."""
     if entry.scope == SNAPSHOT_SCOPE:
         return None if entry.expires_ns else (SNAPSHOTS, entry.key.encode())
+    if entry.kind == PATHS:
+        return None
     row_key = entry.scope.encode() + b"\0" + entry.key.encode()
     if entry.kind == RUN:
         run = exam.catalog.get(Family.SYS, SHOWN_RUN + row_key)

@@ -11,6 +11,7 @@ VERSION = b"\x01"
 """First byte of every row; the rest is a msgpack `StoredEntry`."""
 
 SAVED, RUN, SNAPSHOT, PATHS = "saved", "run", "snapshot", "paths"
+KINDS = frozenset({SAVED, RUN, SNAPSHOT, PATHS})
 """Kinds of entries."""
 
 
