@@ -81,6 +81,8 @@ class Executed:
     captured: Captured | None = None
     observation: Observation | None = None
     """What it did, if it was traced."""
+    process: int = 0
+    """Its number."""
     began_ns: int = 0
     """On the coarse clock that stamps files: what has this time or a later one may have changed since."""
 
@@ -116,7 +118,7 @@ def execute(
             observation = process.observe()
     exit_code = 128 - status if status < 0 else status
     took_ns = time.monotonic_ns() - began_ns
-    return Executed(exit_code, took_ns, True, captured, observation, began_coarse_ns)
+    return Executed(exit_code, took_ns, True, captured, observation, process.pid, began_coarse_ns)
 
 
 def become(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -151,6 +153,10 @@ class _Traced:
             if nothing != command.stdin:
                 os.close(nothing)
         self.stdout, self.stderr = (os.fdopen(reading, "rb", buffering=0) for reading, _ in ours)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def poll(self) -> int | None:
         return self._process.poll()

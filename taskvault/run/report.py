@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -102,6 +102,12 @@ class Report:
         if executed.started:
             self._finish(self._record(outcome, reason, executed.exit_code, executed.duration_ns, 0))
 
+    def passed_on(self, executed: Executed) -> None:
+        """The command has run inside another run, which will tell what became of its result."""
+        if executed.captured is not None:
+            executed.captured.close()
+        self.say(f"ran {_seconds(executed.duration_ns)}, left to the run around it")
+
     def _finish(self, record: RunRecord) -> None:
         """Record the run and report it; trouble with either changes nothing."""
         timeout_s = max(RECORD_TIMEOUT_S, self._patience_s)
@@ -115,24 +121,15 @@ class Report:
 
     def _record(self, outcome: Outcome, reason: str, exit_code: int, duration_ns: int, saved_ns: int) -> RunRecord:
         place = self._declaration.place if self._declaration else None
-        prepared = self._prepared
-        return RunRecord(
-            run="",
-            started_ns=self._started_ns,
-            duration_ns=duration_ns,
-            command=[text(argument) for argument in self._request.command],
-            root=text(str(place.root)) if place else "",
-            workdir=text(place.workdir) if place else "",
+        make = record_of(
+            self._prepared,
+            command=self._request.command,
+            root=place.root if place else None,
+            workdir=place.workdir if place else "",
             scope=self._request.scope,
-            key=self.key,
-            outcome=outcome.value,
-            reason=text(reason),
-            exit_code=exit_code,
-            saved_ns=saved_ns,
-            inputs=prepared.described_inputs() if prepared else {},
-            environment={text(n): text(v) for n, v in prepared.environment.items()} if prepared else {},
-            facts=prepared.facts() if prepared else {},
+            started_ns=self._started_ns,
         )
+        return make(outcome, reason, self.key, exit_code, duration_ns, saved_ns)
 
     def _write_file(self, record: RunRecord) -> None:
         left_out = ("inputs", "environment", "facts")
@@ -142,6 +139,33 @@ class Report:
             self._file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
         except OSError as exc:
             self.say(f"the report could not be written: {exc.strerror}")
+
+
+def record_of(
+    prepared: Described | None, *, command: Sequence[str], root: Path | None, workdir: str, scope: str, started_ns: int
+) -> Callable[[Outcome, str, str, int, int, int], RunRecord]:
+    """Return what makes the record of a run from outcome, reason, key, exit status, duration and time saved."""
+
+    def make(outcome: Outcome, reason: str, key: str, exit_code: int, duration_ns: int, saved_ns: int) -> RunRecord:
+        return RunRecord(
+            run="",
+            started_ns=started_ns,
+            duration_ns=duration_ns,
+            command=[text(argument) for argument in command],
+            root=text(str(root)) if root else "",
+            workdir=text(workdir),
+            scope=scope,
+            key=key,
+            outcome=outcome.value,
+            reason=text(reason),
+            exit_code=exit_code,
+            saved_ns=saved_ns,
+            inputs=prepared.described_inputs() if prepared else {},
+            environment={text(n): text(v) for n, v in prepared.environment.items()} if prepared else {},
+            facts=prepared.facts() if prepared else {},
+        )
+
+    return make
 
 
 def line(record: RunRecord) -> str:

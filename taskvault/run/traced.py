@@ -3,103 +3,40 @@
 from __future__ import annotations
 
 import os
-import platform
+import shutil
 import stat
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskvault.client import Client
 from taskvault.errors import DaemonUnreachable, DaemonWedged
-from taskvault.protocol.address import SOCKET_NAME
 from taskvault.protocol.messages import Entry, GetEntry
-from taskvault.run.as_text import text
+from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.declaration import Declaration
-from taskvault.run.digests import Digests
-from taskvault.run.execute import Captured, Executed, execute, first_trouble
+from taskvault.run.execute import Executed, execute, first_trouble
 from taskvault.run.inputs import InputsUnusable
-from taskvault.run.outputs import Output, holds_path, stream_holds
-from taskvault.run.pathset import Item, Pathset, PathsetsUnusable, decode, encode, strong_key, unpack
-from taskvault.run.places import Places
-from taskvault.run.preparation import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
+from taskvault.run.nested import Note, directory_from, environment_for, leave
+from taskvault.run.pathset import PathsetsUnusable, decode, strong_key, unpack
 from taskvault.run.replay import read_result, replay
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
-from taskvault.run.states import Sight
 from taskvault.run.stdin import READ_IT, Stdin
-from taskvault.run.storable import STORE_TIMEOUT_S, WRITE_TROUBLE, RunPlainly, RunUnstored
-from taskvault.run.toolchain import Surroundings, find_program
+from taskvault.run.storable import WRITE_TROUBLE, RunPlainly, RunUnstored
+from taskvault.run.toolchain import ProgramMissing
+from taskvault.run.traced_preparation import Prepared, prepare_traced
 from taskvault.run.turns import turn
-from taskvault.run.weak_key import WeakKey, counting
-from tvfs.digest import Digest
 from tvfs.errors import TaskVaultError
-from tvfs.plugin_api import HashFunction, PluginRegistry
+from tvfs.plugin_api import PluginRegistry
 
 if TYPE_CHECKING:
+    from taskvault.run.traced_storing import Storing
     from tvfs.plugin_api import Tracer
 
 TRACERS = ("native", "strace")
 """The first that can serve is taken."""
-
-NESTED = "TASKVAULT_RUN"
-"""Set for what runs inside a traced run: the outer one sees everything, and two tracers at once are not possible."""
-
-_READ_BYTES = 1 << 20
-_SHORTEST_SEARCHED = 4
-"""Shorter values of variables are found everywhere by chance."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A run whose weak key is known, and what is known of its inputs so far."""
-
-    weak: WeakKey
-    weak_hash: bytes
-    root: str
-    umask: int
-    stdin_file: object
-    sight: Sight
-    places: Places
-    items: Sequence[Item] = ()
-    states: Sequence[bytes] = ()
-
-    @property
-    def known_key(self) -> str:
-        """Not before it is found or stored."""
-        return ""
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """The variables that count."""
-        return self.weak.environment
-
-    def facts(self) -> dict[str, str]:
-        """Everything in the key beside arguments, inputs and environment, for the history."""
-        facts = {f"platform {name}": value for name, value in self.weak.platform.items()}
-        facts["working directory"] = text(self.weak.workdir) or "."
-        facts["program"] = text(self.weak.program)
-        return facts
-
-    def described_inputs(self) -> dict[str, str]:
-        """What each input was, for the history."""
-        import msgspec
-
-        return {
-            text(os.fsdecode(item.path)) or ".": _described(msgspec.msgpack.decode(state))
-            for item, state in list(zip(self.items, self.states, strict=False))[:MOST_DESCRIBED]
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A pathset with what is found now where it says to look."""
-
-    encoded: bytes
-    pathset: Pathset
-    states: list[bytes] = field(default_factory=list)
 
 
 class TracedRun:
@@ -111,133 +48,100 @@ class TracedRun:
         self._home = home
         self._request = request
         self._declaration = declaration
-        self._root = declaration.place.root
         self._report = report
         self._patience_s = patience_s
+        self._stale: Entry | None = None
+        """A result that was found and could not be given back."""
         self.started = False
         """Whether the command was: then it must not be started again."""
 
     def carry_out(self, client: Client) -> int:
         """Return the exit status; raise `RunPlainly` or `RunUnstored` before the command was started."""
-        if self._root == Path("/"):
+        if self._declaration.place.root == Path("/"):
             raise RunUnstored("its root is /; name the directory of the project with --root")
-        hash_function = PluginRegistry().hash_function(client.welcome.hash)
-        prepared = self._prepare(hash_function)
+        prepared = self._prepare(client)
         self._report.prepared(prepared)
-        with ExitStack() as stack:
-            if self._request.mode is Mode.NORMAL:
-                status = self._replayed(client, prepared, hash_function)
-                if status is not None:
-                    return status
-            try:
-                # One run of each kind at a time, wherever its root is: the others find its result.
-                waited: list[int] = []
-                names = [prepared.weak_hash.hex(), self._request.scope]
-                stack.enter_context(turn(Path("/"), names, waiting=lambda pid: self._say_waiting(pid, waited)))
-            except OSError as exc:
-                raise RunUnstored(f"its turn cannot be taken ({exc.strerror})") from exc
-            if waited and self._request.mode is Mode.NORMAL:
-                status = self._replayed(client, prepared, hash_function)
-                if status is not None:
-                    return status
+        if self._request.mode is Mode.NORMAL:
+            status = self._replayed(client, prepared)
+            if status is not None:
+                return status
+        notes = directory_from(self._request.environment)
+        if notes is not None:
             client.close()
-            return self._execute(prepared, hash_function)
+            return self._execute_inside(prepared, notes)
+        # One run of each kind at a time, wherever its root is: the others find its result.
+        waited: list[int] = []
+        names = [prepared.weak_hash.hex(), self._request.scope]
+        try:
+            with turn(Path("/"), names, waiting=lambda pid: self._say_waiting(pid, waited)):
+                if waited and self._request.mode is Mode.NORMAL:
+                    status = self._replayed(client, prepared)
+                    if status is not None:
+                        return status
+                known = self._find(client, prepared) if self._request.mode is Mode.CHECK else None
+                client.close()
+                return self._execute(prepared, known)
+        except OSError as exc:
+            if self.started:
+                raise
+            raise RunUnstored(f"its turn cannot be taken ({exc.strerror})") from exc
 
     def _say_waiting(self, process: int, waited: list[int]) -> None:
         waited.append(process)
         self._report.say(f"waiting for process {process}, which runs the same")
 
-    # --- before ------------------------------------------------------------------------------------------------------
-
-    def _prepare(self, hash_function: HashFunction) -> Prepared:
-        declaration, request = self._declaration, self._request
-        surroundings = Surroundings(declaration.environment, request.workdir)
-        program = find_program(request.command[0], surroundings)
-        if program is None:
-            raise RunPlainly(None)
-        stdin = read_stdin() if request.with_stdin else None
-        umask = umask_now()
-        root = str(self._root)
-        scratch_base = Path(os.path.realpath(tempfile.gettempdir()), f"taskvault-{os.getuid()}")
-        home = request.environment.get("HOME", "")
-        machine = platform.uname()
-        named = os.path.realpath(program)
-        weak = WeakKey(
-            arguments=request.command,
-            workdir=declaration.place.workdir,
-            program=os.path.relpath(named, root) if named.startswith(f"{root}/") else str(program),
-            environment=counting(declaration.environment),
-            platform={
-                "os": f"{machine.system} {machine.release}".lower(),
-                "arch": machine.machine,
-                "umask": f"{umask:03o}",
-                "user": f"{os.getuid()}:{os.getgid()}:{','.join(map(str, sorted(os.getgroups())))}",
-                "terminals": "none",
-                "stdin": stream_digest(stdin, hash_function),
-            },
-        )
-        weak_hash = weak.hash(hash_function)
-        places = Places(
-            root=root,
-            scratch=str(scratch_base / weak_hash.hex()[:16]),
-            home=os.path.realpath(home) if home else "",
-            sockets=frozenset({str(self._home / SOCKET_NAME), os.path.realpath(self._home / SOCKET_NAME)}),
-        )
-        sight = Sight(os.fsencode(root), Digests(hash_function))
-        return Prepared(weak, weak_hash, root, umask, stdin, sight, places)
+    def _prepare(self, client: Client) -> Prepared:
+        try:
+            hash_function = PluginRegistry().hash_function(client.welcome.hash)
+            return prepare_traced(self._home, self._request, self._declaration, hash_function)
+        except ProgramMissing as exc:
+            raise RunPlainly(None) from exc
+        except (TaskVaultError, OSError) as exc:
+            raise RunUnstored(f"what counts cannot be read ({exc})") from exc
 
     # --- found -------------------------------------------------------------------------------------------------------
 
-    def _replayed(self, client: Client, prepared: Prepared, hash_function: HashFunction) -> int | None:
+    def _replayed(self, client: Client, prepared: Prepared) -> int | None:
         """Return the exit status of a stored result, or None if the command must run."""
-        import time
-
-        prepared.sight = Sight(os.fsencode(prepared.root), Digests(hash_function))
-        found = self._find(client, prepared, hash_function)
+        found = self._find(client, prepared)
         if found is None:
             return None
         began_ns = time.monotonic_ns()
         try:
             result = read_result(found, client.welcome.hash)
-            trouble = replay(client, result, self._root, umask=prepared.umask)
+            trouble = replay(client, result, prepared.root, umask=prepared.umask)
         except (TaskVaultError, OSError) as exc:
             self._report.say(f"running again: {exc}")
+            self._stale = found
             return None
-        took_ns = time.monotonic_ns() - began_ns
-        self._report.hit(found, exit_code=result.exit_code, duration_ns=took_ns)
+        self._report.hit(found, exit_code=result.exit_code, duration_ns=time.monotonic_ns() - began_ns)
         return self._status(result.exit_code, trouble)
 
-    def _find(self, client: Client, prepared: Prepared, hash_function: HashFunction) -> Entry | None:
+    def _find(self, client: Client, prepared: Prepared) -> Entry | None:
+        """Return the result whose pathset has the states that are on disk now."""
+        sight = prepared.sight()
         try:
-            row = client.call(GetEntry(self._request.scope, prepared.weak_hash.hex()), timeout_s=self._patience_s).entry
-            if row is None or row.kind != "paths":
-                return None
-            for encoded in unpack(row.result):
-                entry = self._find_by(client, prepared, encoded, hash_function)
-                if entry is not None:
-                    return entry
+            wanted = GetEntry(self._request.scope, prepared.weak_hash.hex(), count_use=True)
+            row = client.call(wanted, timeout_s=self._patience_s).entry
+            for encoded in unpack(row.result) if row is not None and row.kind == "paths" else ():
+                pathset = decode(encoded)
+                try:
+                    states = sight.states(pathset)
+                except (OSError, InputsUnusable):
+                    continue
+                prepared.items, prepared.states = pathset.items, states
+                for bound in ([], [os.fsencode(prepared.root)]):
+                    key = strong_key(prepared.weak_hash, encoded, [*states, *bound], prepared.hash_function)
+                    wanted = GetEntry(self._request.scope, key.hex(), count_use=True)
+                    entry = client.call(wanted, timeout_s=self._patience_s).entry
+                    if entry is not None:
+                        return entry
         except PathsetsUnusable:
             return None
         except (DaemonUnreachable, DaemonWedged) as exc:
             raise RunPlainly(str(exc)) from exc
         except TaskVaultError as exc:
             raise RunUnstored(str(exc)) from exc
-        return None
-
-    def _find_by(self, client: Client, prepared: Prepared, encoded: bytes, hash_function: HashFunction) -> Entry | None:
-        pathset = decode(encoded)
-        try:
-            states = prepared.sight.states(pathset)
-        except (OSError, InputsUnusable):
-            return None
-        prepared.items, prepared.states = pathset.items, states
-        for bound in ([], [os.fsencode(prepared.root)]):
-            key = strong_key(prepared.weak_hash, encoded, [*states, *bound], hash_function)
-            entry = client.call(
-                GetEntry(self._request.scope, key.hex(), count_use=True), timeout_s=self._patience_s
-            ).entry
-            if entry is not None:
-                return entry
         return None
 
     def _status(self, exit_code: int, trouble: OSError | None) -> int:
@@ -249,14 +153,15 @@ class TracedRun:
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
-    def _execute(self, prepared: Prepared, hash_function: HashFunction) -> int:
-        tracer = None if NESTED in self._request.environment else _tracer()
+    def _execute(self, prepared: Prepared, known: Entry | None) -> int:
+        # Imported here: a hit needs nothing of it.
+        from taskvault.run.traced_storing import Storing
+
+        tracer = working_tracer()
         if tracer is None:
-            nested = "it runs inside another run, which sees all it does"
-            raise RunUnstored(nested if NESTED in self._request.environment else "no tracer works here; see tv doctor")
-        with _scratch(Path(prepared.places.scratch)) as scratch:
-            environment = dict(self._declaration.environment)
-            environment |= {"TMPDIR": scratch, NESTED: "1"}
+            raise RunUnstored("no tracer works here; tv doctor says why")
+        with _scratch(prepared) as (temporary, notes):
+            environment = environment_for(self._declaration.environment, str(temporary), str(notes))
             stdin = Stdin()
             self.started = True
             executed = execute(
@@ -267,97 +172,88 @@ class TracedRun:
                 capture=True,
                 tracer=tracer,
             )
-            assert executed.captured is not None, "a traced run is captured"
-            status = self._status(executed.exit_code, first_trouble(executed.captured.unwritten))
-            if executed.exit_code:
-                self._report.executed(executed, Outcome.FAILED, f"exit status {executed.exit_code}")
-                return status
-            if stdin.was_read() and not self._request.with_stdin:
-                reason: str | None = READ_IT
-            else:
-                reason = self._why_not_stored(executed, prepared, hash_function, tracer)
-        self._report.executed(executed, Outcome.NOT_STORED if reason else Outcome.STORED, reason or "")
+            storing = Storing(self._home, self._request, prepared, tracer.name, replace=self._stale is not None)
+            status = self._finish(executed, stdin, storing, known)
+            storing.store_inner(executed, notes)
         return status
 
-    def _why_not_stored(
-        self, executed: Executed, prepared: Prepared, hash_function: HashFunction, tracer: Tracer
-    ) -> str | None:
-        """Store the result; return why not, or None if it was."""
-        # Imported here: a hit needs nothing of it.
-        from taskvault.run.record import Finished, store
-        from taskvault.run.settle import settle
-        from taskvault.run.used import use_of
-
+    def _finish(self, executed: Executed, stdin: Stdin, storing: Storing, known: Entry | None) -> int:
         assert executed.captured is not None, "a traced run is captured"
-        assert executed.observation is not None, "a traced run is observed"
-        if not self._request.store:
-            return "storing was turned off"
-        if executed.captured.incomplete:
-            return executed.captured.incomplete
-        try:
-            used = use_of(executed.observation, prepared.places)
-            prepared.sight = Sight(os.fsencode(prepared.root), Digests(hash_function))
-            settled = settle(used, prepared.places, prepared.sight, executed.began_ns)
-            encoded = encode(settled.pathset)
-            prepared.items, prepared.states = settled.pathset.items, settled.states
-            leaked = self._leaked(executed.captured, settled.outputs, prepared)
-            if leaked:
-                return f"what it made holds the value of the variable {leaked}, which does not count"
-            bound = self._names_root(executed.captured, settled.outputs, prepared)
-            states = [*settled.states, os.fsencode(prepared.root)] if bound else settled.states
-            key = Digest(hash_function.name, strong_key(prepared.weak_hash, encoded, states, hash_function), 0)
-            finished = Finished(
-                self._request.scope,
-                key,
-                self._root,
-                settled.outputs,
-                executed,
-                deleted=settled.deleted,
-                modes=_unusual_modes(self._root, settled.outputs, prepared.umask),
-                observed=tracer.name,
-                weak_key=prepared.weak_hash.hex(),
-                pathset=encoded,
+        status = self._status(executed.exit_code, first_trouble(executed.captured.unwritten))
+        if executed.exit_code:
+            self._report.executed(executed, Outcome.FAILED, f"exit status {executed.exit_code}")
+            return status
+        reason = READ_IT if stdin.was_read() and not self._request.with_stdin else ""
+        if self._request.mode is Mode.CHECK:
+            reason = reason or storing.difference(executed, known)
+            self._report.executed(executed, Outcome.NOT_STORED, f"check: {reason or 'the same as is stored'}")
+            return 1 if reason else 0
+        reason = reason or storing.store(executed)
+        self._report.key = storing.key
+        self._report.executed(executed, Outcome.NOT_STORED if reason else Outcome.STORED, reason)
+        return status
+
+    def _execute_inside(self, prepared: Prepared, notes: Path) -> int:
+        """Run inside a traced run, which sees what the command does and stores the result."""
+        with _scratch(prepared) as (temporary, _):
+            stdin = Stdin()
+            self.started = True
+            environment = environment_for(self._declaration.environment, str(temporary), str(notes))
+            executed = execute(
+                self._request.command,
+                workdir=self._request.workdir,
+                environment=environment,
+                with_stdin=self._request.with_stdin or stdin.is_given,
+                capture=True,
             )
-            with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
-                store(client, finished, replace=self._request.mode is Mode.REFRESH)
-        except (TaskVaultError, OSError) as exc:
-            return str(exc)
-        except Exception as exc:  # noqa: BLE001  # the command has run: our own bugs must not change its exit status
-            return f"something went wrong inside tv ({type(exc).__name__}: {exc})"
-        self._report.key = key.hex
+            ended_ns = coarse_now_ns()
+        assert executed.captured is not None, "a traced run is captured"
+        status = self._status(executed.exit_code, first_trouble(executed.captured.unwritten))
+        if executed.exit_code or not self._request.store or self._request.mode is Mode.CHECK:
+            self._report.executed(executed, Outcome.FAILED, f"exit status {executed.exit_code}")
+        elif stdin.was_read() and not self._request.with_stdin:
+            self._report.executed(executed, Outcome.NOT_STORED, READ_IT)
+        else:
+            with suppress(OSError):
+                leave(notes, self._note(prepared, executed, ended_ns))
+            self._report.passed_on(executed)
+        return status
+
+    def _note(self, prepared: Prepared, executed: Executed, ended_ns: int) -> Note:
+        captured, places = executed.captured, prepared.places
+        assert captured is not None, "a traced run is captured"
+        streams = []
+        for stream in (captured.stdout, captured.stderr):
+            stream.seek(0)
+            streams.append(stream.read())
+        return Note(
+            process=executed.process,
+            began_ns=executed.began_ns,
+            ended_ns=ended_ns,
+            duration_ns=executed.duration_ns,
+            weak=prepared.weak,
+            root=places.root,
+            scratch=places.scratch,
+            home=places.home,
+            sockets=places.sockets,
+            channels=places.channels,
+            logical_roots=prepared.logical_roots,
+            umask=prepared.umask,
+            scope=self._request.scope,
+            environment=dict(self._declaration.environment),
+            replace=self._stale is not None or self._request.mode is Mode.REFRESH,
+            stdout=streams[0],
+            stderr=streams[1],
+            order=captured.order,
+            incomplete=captured.incomplete,
+            started_ns=time.time_ns() - executed.duration_ns,
+        )
+
+
+def working_tracer() -> Tracer | None:
+    """Return the first tracer that can serve here."""
+    if _is_traced():
         return None
-
-    def _leaked(self, captured: Captured, outputs: Sequence[Output], prepared: Prepared) -> str:
-        """Return the name of a session variable whose value is in what was made; empty if there is none."""
-        from taskvault.run.rules import is_session_variable
-
-        for name, value in self._request.environment.items():
-            wanted = os.fsencode(value)
-            if len(wanted) < _SHORTEST_SEARCHED or not is_session_variable(name) or wanted.startswith(b"/"):
-                continue
-            if _streams_hold([wanted], captured):
-                return name
-        return ""
-
-    def _names_root(self, captured: Captured, outputs: Sequence[Output], prepared: Prepared) -> bool:
-        """Whether the result holds the absolute path of its root, and so is right only there."""
-        logical = self._request.environment.get("PWD", "")
-        below = self._declaration.place.workdir
-        logical_root = logical.removesuffix(f"/{below}") if below else logical
-        paths = {os.fsencode(path) for path in (prepared.root, logical, logical_root, prepared.places.scratch)}
-        wanted = sorted(path for path in paths if len(path) > 1)
-        return _streams_hold(wanted, captured) or holds_path(wanted, self._root, outputs)
-
-
-def _streams_hold(wanted: Sequence[bytes], captured: Captured) -> bool:
-    for stream in (captured.stdout, captured.stderr):
-        stream.seek(0)
-        if stream_holds(wanted, iter(lambda stream=stream: stream.read(_READ_BYTES), b"")):  # type: ignore[misc]
-            return True
-    return False
-
-
-def _tracer() -> Tracer | None:
     registry = PluginRegistry()
     for name in TRACERS:
         with suppress(TaskVaultError):
@@ -367,55 +263,31 @@ def _tracer() -> Tracer | None:
     return None
 
 
-@contextmanager
-def _scratch(wanted: Path) -> Iterator[str]:
-    """Yield an empty directory of the run's own: the same for the same run, as long as nobody else has it."""
-    import shutil
+def _is_traced() -> bool:
+    """Whether somebody traces us, a debugger for example: then nobody else can trace what we start."""
+    with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in status)
+    return False
 
-    wanted.parent.mkdir(mode=0o700, exist_ok=True)
-    status = os.lstat(wanted.parent)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise RunUnstored(f"{wanted.parent} belongs to somebody else; remove it, or set TMPDIR")
-    shutil.rmtree(wanted, ignore_errors=True)
-    wanted.mkdir(mode=0o700)
+
+@contextmanager
+def _scratch(prepared: Prepared) -> Iterator[tuple[Path, Path]]:
+    """Yield two empty directories of the run's own, for temporary files and for notes of inner runs.
+
+    Their names are the same whenever the same runs, so that nothing that names them differs.
+    """
+    wanted = Path(prepared.places.scratch)
     try:
-        yield str(wanted)
+        wanted.parent.mkdir(mode=0o700, exist_ok=True)
+        status = os.lstat(wanted.parent)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise RunUnstored(f"{wanted.parent} belongs to somebody else; remove it, or set TMPDIR")
+        shutil.rmtree(wanted, ignore_errors=True)
+        for directory in (wanted, wanted / "tmp", wanted / "inner"):
+            directory.mkdir(mode=0o700)
+    except OSError as exc:
+        raise RunUnstored(f"it can have no directory for temporary files ({exc.filename}: {exc.strerror})") from exc
+    try:
+        yield wanted / "tmp", wanted / "inner"
     finally:
         shutil.rmtree(wanted, ignore_errors=True)
-
-
-def _unusual_modes(root: Path, outputs: Sequence[Output], umask: int) -> dict[str, int]:
-    modes: dict[str, int] = {}
-    for output in outputs:
-        place = root / output.path
-        _add_mode(modes, output.path, os.lstat(place), umask)
-        if output.is_directory:
-            for directory, directories, files in os.walk(place):
-                for name in (*directories, *files):
-                    below = Path(directory, name)
-                    _add_mode(modes, str(below.relative_to(root)), os.lstat(below), umask)
-    return modes
-
-
-def _add_mode(modes: dict[str, int], path: str, status: os.stat_result, umask: int) -> None:
-    if stat.S_ISLNK(status.st_mode):
-        return
-    mode = stat.S_IMODE(status.st_mode)
-    executable = stat.S_ISDIR(status.st_mode) or mode & 0o111
-    if mode != (0o777 if executable else 0o666) & ~umask:
-        modes[path] = mode
-
-
-def _described(parts: object) -> str:
-    """Return a state for people."""
-    if not isinstance(parts, list):
-        return str(parts)
-    return " ".join(_part(part) for part in parts)
-
-
-def _part(part: object) -> str:
-    if isinstance(part, bytes):
-        return part.hex()[:16] if len(part) == 32 else os.fsdecode(part)
-    if isinstance(part, list):
-        return " ".join(_part(each) for each in part)
-    return str(part)

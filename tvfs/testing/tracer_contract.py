@@ -139,6 +139,14 @@ class TracerContract(ABC):
         assert seen.paths(Use.INTERNET) == {"127.0.0.1:9", "127.0.0.1:10", "127.0.0.1:11"}
         assert str(tmp_path / "no-socket") in seen.paths(Use.LOCAL_SOCKET)
 
+    def test_a_thread_that_talks_has_changed_no_path(self, tracer: Tracer, tmp_path: Path) -> None:
+        """What it wrote over was the path of a call that has ended."""
+        prepare(tmp_path, "thread_talks")
+        status, seen = watch(tracer, ["./thread_talks"], tmp_path)
+        assert (status, seen.incomplete) == (0, ())
+        assert str(tmp_path / "none") in seen.paths(Use.ABSENT)
+        assert str(tmp_path / "no-socket") in seen.paths(Use.LOCAL_SOCKET)
+
     @pytest.mark.parametrize("name", ESCAPES)
     def test_what_cannot_be_followed_is_declared(self, tracer: Tracer, tmp_path: Path, name: str) -> None:
         """One reason a name; the command itself is not disturbed."""

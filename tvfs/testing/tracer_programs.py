@@ -183,6 +183,17 @@ static void *reader(void *number) {
 }
 """
 
+_TALKS = r"""
+static char name[] = "none";
+static void *talker(void *none) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "no-socket"};
+    struct stat status;
+    stat(name, &status);
+    strcpy(name, "gone");
+    return (void *)(long)connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&address, sizeof address);
+}
+"""
+
 _RACE = r"""
     pthread_t threads[8];
     for (long at = 0; at < 8; at++) pthread_create(&threads[at], NULL, reader, (void *)at);
@@ -209,6 +220,8 @@ SOURCES: dict[str, str] = {
     name: f"{_HEAD.replace('int main', _BECOMES + 'int main')}{body}\n}}\n" for name, body in _BODIES.items()
 } | {
     "threads": _HEAD.replace("int main", _THREADS + "int main") + _RACE + "\n}\n",
+    "thread_talks": _HEAD.replace("int main", _TALKS + "int main")
+    + "pthread_t thread; pthread_create(&thread, NULL, talker, NULL); return pthread_join(thread, NULL);\n}\n",
     "thread_executes": _HEAD.replace(
         "int main",
         'static void *becomes(void *none) { execl("./open_read", "open_read", (char *)0); return none; }\nint main',

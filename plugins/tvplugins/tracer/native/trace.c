@@ -337,6 +337,7 @@ static bool begin_call(struct task *task)
     }
     task->call = (int)info.seccomp.nr;
     task->addresses = 0;
+    task->address1 = task->address2 = 0;
     strings_clear(&task->strings);
     if (info.seccomp.ret_data != KNOWN_CALL || task->call >= MOST_CALLS || !calls[task->call].name)
         return true; /* of a filter of its own, if it is not ours */

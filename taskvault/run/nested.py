@@ -1,0 +1,133 @@
+"""Runs inside a traced run: the outer one has the only tracer, sees all that they do, and stores their results.
+
+An inner run that finds no result starts its command, keeps what that wrote, and leaves a note in a directory of the
+outer run.  When the outer command has ended, what the inner one did is cut out of the observation by its process.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from taskvault.run.execute import Captured, Executed
+from taskvault.run.inputs import InputsUnusable
+from taskvault.run.places import Places
+from taskvault.run.traced_preparation import Prepared
+from taskvault.run.weak_key import WeakKey
+from tvfs.plugin_api import HashFunction, Observation, Use
+
+VARIABLE = "TASKVAULT_RUN"
+"""Names the directory for notes, to all that runs inside a traced run."""
+
+_CHANGES = frozenset({Use.CREATED, Use.MADE, Use.CHANGED, Use.ATTRIBUTES, Use.DELETED, Use.RENAMED})
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What an inner run leaves behind."""
+
+    process: int
+    """Of its command."""
+    began_ns: int
+    ended_ns: int
+    """Both on the coarse clock that stamps files."""
+    duration_ns: int
+    weak: WeakKey
+    root: str
+    scratch: str
+    home: str
+    sockets: frozenset[str]
+    channels: frozenset[str]
+    logical_roots: frozenset[str]
+    umask: int
+    scope: str
+    environment: dict[str, str]
+    replace: bool
+    stdout: bytes
+    stderr: bytes
+    order: list[tuple[int, int]]
+    incomplete: str
+    started_ns: int
+
+    def prepared(self, hash_function: HashFunction) -> Prepared:
+        """Return the run as it was known before it started."""
+        places = Places(self.root, self.scratch, self.home, self.sockets, self.channels)
+        return Prepared(
+            self.weak, self.weak.hash(hash_function), places, self.umask, hash_function, self.logical_roots
+        )  # fmt: skip
+
+    def executed(self) -> Executed:
+        """Return how its command ended."""
+        captured = Captured(io.BytesIO(self.stdout), io.BytesIO(self.stderr), self.order, self.incomplete)
+        return Executed(0, self.duration_ns, True, captured, None, self.process, self.began_ns)
+
+
+def leave(directory: Path, note: Note) -> None:
+    """Leave a note for the outer run; raise `OSError`."""
+    place = directory / str(note.process)
+    unfinished = place.with_suffix(".part")
+    unfinished.write_bytes(msgspec.msgpack.encode(note))
+    unfinished.rename(place)
+
+
+def notes_in(directory: Path) -> Iterator[Note]:
+    """Yield the notes, in the order in which their commands began; what cannot be read is left out."""
+    found = []
+    for place in directory.iterdir():
+        if place.name.isdigit():
+            try:
+                found.append(msgspec.msgpack.decode(place.read_bytes(), type=Note))
+            except (OSError, msgspec.MsgspecError):
+                continue
+    return iter(sorted(found, key=lambda note: note.began_ns))
+
+
+def part_of(observation: Observation, note: Note) -> Observation:
+    """Return what the command of an inner run and its descendants did.
+
+    Raise `InputsUnusable` if others have changed since what it made: then what it made is not known any more.
+    """
+    children: dict[int, list[int]] = {}
+    for process in observation.processes:
+        children.setdefault(process.parent, []).append(process.pid)
+    inside: set[int] = set()
+    waiting = [note.process]
+    while waiting:
+        pid = waiting.pop()
+        if pid not in inside:
+            inside.add(pid)
+            waiting += children.get(pid, [])
+    if not any(process.pid == note.process for process in observation.processes):
+        raise InputsUnusable("its process was not seen by the run around it")
+    made: set[str] = set()
+    for event in observation.events:
+        if event.use not in _CHANGES or not event.path.startswith(f"{note.root}/"):
+            continue
+        if event.process in inside:
+            made.add(event.path)
+        elif event.path in made or any(path.startswith(f"{event.path}/") for path in made):
+            raise InputsUnusable(f"{event.path} was changed again by the run around it")
+    return Observation(
+        tuple(event for event in observation.events if event.process in inside),
+        tuple(
+            replace(process, parent=0) if process.pid == note.process else process
+            for process in observation.processes
+            if process.pid in inside
+        ),
+        observation.incomplete,
+    )
+
+
+def environment_for(environment: Mapping[str, str], scratch: str, notes: str) -> dict[str, str]:
+    """Return the variables of a traced command."""
+    return {**environment, "TMPDIR": scratch, VARIABLE: notes}
+
+
+def directory_from(environment: Mapping[str, str]) -> Path | None:
+    """Return where notes are left, if this is an inner run."""
+    named = environment.get(VARIABLE, "")
+    return Path(named) if named and os.path.isdir(named) else None

@@ -1,0 +1,149 @@
+"""What is known of a traced run before it starts: its weak key, its places, and how to look at what counts."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from taskvault.protocol.address import SOCKET_NAME
+from taskvault.run.as_text import text
+from taskvault.run.declaration import Declaration
+from taskvault.run.digests import Digests
+from taskvault.run.pathset import Item
+from taskvault.run.places import Places
+from taskvault.run.preparation import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
+from taskvault.run.request import RunRequest
+from taskvault.run.states import Sight
+from taskvault.run.toolchain import ProgramMissing, Surroundings, find_program
+from taskvault.run.weak_key import WeakKey, counting
+from tvfs.plugin_api import HashFunction
+
+HIDDEN_DIRECTORY = ".taskvault"
+"""At the top of a mount: where the owner prepares what clients then publish."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One run."""
+
+    weak: WeakKey
+    weak_hash: bytes
+    places: Places
+    umask: int
+    hash_function: HashFunction
+    logical_roots: frozenset[str]
+    """The root as the shell may name it, through symlinks."""
+    items: Sequence[Item] = ()
+    """What it looked at, as far as that is known yet."""
+    states: Sequence[bytes] = ()
+
+    @property
+    def root(self) -> Path:
+        """Absolute, symlinks resolved."""
+        return Path(self.places.root)
+
+    @property
+    def known_key(self) -> str:
+        """Not before it is found or stored."""
+        return ""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that count."""
+        return self.weak.environment
+
+    def sight(self, digests: Digests | None = None) -> Sight:
+        """Return a fresh look at the disk; `digests` may be what others have read already."""
+        return Sight(os.fsencode(self.places.root), digests or Digests(self.hash_function))
+
+    def facts(self) -> dict[str, str]:
+        """Everything in the key beside arguments, inputs and environment, for the history."""
+        facts = {f"platform {name}": value for name, value in self.weak.platform.items()}
+        facts["working directory"] = text(self.weak.workdir) or "."
+        facts["program first"] = text(self.weak.program)
+        return facts
+
+    def described_inputs(self) -> dict[str, str]:
+        """What each input was, for the history."""
+        known = list(zip(self.items, self.states, strict=False))[:MOST_DESCRIBED]
+        return {text(os.fsdecode(item.path)) or ".": described(state) for item, state in known}
+
+
+def prepare_traced(home: Path, request: RunRequest, declaration: Declaration, hash_function: HashFunction) -> Prepared:
+    """Return what is known of a run; raise `ProgramMissing` or `OSError`."""
+    surroundings = Surroundings(declaration.environment, request.workdir)
+    program = find_program(request.command[0], surroundings)
+    if program is None:
+        raise ProgramMissing(request.command[0])
+    stdin = read_stdin() if request.with_stdin else None
+    umask = umask_now()
+    root, workdir = str(declaration.place.root), declaration.place.workdir
+    weak = WeakKey(
+        arguments=request.command,
+        workdir=workdir,
+        program=_relative(os.path.realpath(program), root),
+        environment=counting(declaration.environment),
+        platform={**_machine(), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
+    )
+    weak_hash = weak.hash(hash_function)
+    logical = request.environment.get("PWD", "")
+    logical_root = logical.removesuffix(f"/{workdir}") if workdir else logical
+    places = _places(home, root, weak_hash, declaration.environment)
+    return Prepared(weak, weak_hash, places, umask, hash_function, frozenset({logical, logical_root}))
+
+
+def _machine() -> dict[str, str]:
+    machine = platform.uname()
+    groups = ",".join(map(str, sorted(os.getgroups())))
+    return {
+        "os": f"{machine.system} {machine.release}".lower(),
+        "arch": machine.machine,
+        "user": f"{os.getuid()}:{os.getgid()}:{groups}",
+        "terminals": "none",
+    }
+
+
+def _places(home: Path, root: str, weak_hash: bytes, environment: Mapping[str, str]) -> Places:
+    user_home = environment.get("HOME", "")
+    sockets = {str(home / SOCKET_NAME), os.path.realpath(home / SOCKET_NAME)}
+    temporary = os.path.realpath(environment.get("TMPDIR") or "/tmp")  # noqa: S108  # what programs take themselves
+    scratch_base = os.path.join(temporary, f"taskvault-{os.getuid()}")
+    return Places(
+        root=root,
+        scratch=os.path.join(scratch_base, weak_hash.hex()[:16]),
+        home=os.path.realpath(user_home) if user_home else "",
+        sockets=frozenset(sockets),
+        channels=frozenset(_jobserver(environment.get("MAKEFLAGS", ""))),
+    )
+
+
+def _jobserver(flags: str) -> list[str]:
+    """Return the pipe by which make shares its jobs: new ones name it."""
+    found = []
+    for word in flags.split():
+        name, _, value = word.partition("=")
+        if name == "--jobserver-auth" and value.startswith("fifo:"):
+            found.append(os.path.realpath(value.removeprefix("fifo:")))
+    return found
+
+
+def _relative(path: str, root: str) -> str:
+    return os.path.relpath(path, root) if path.startswith(f"{root}/") else path
+
+
+def described(state: bytes) -> str:
+    """Return a state for people."""
+    return " ".join(_part(part) for part in msgspec.msgpack.decode(state))
+
+
+def _part(part: object) -> str:
+    if isinstance(part, bytes):
+        return part.hex()[:16] if len(part) == 32 else text(os.fsdecode(part))
+    if isinstance(part, list):
+        return " ".join(_part(each) for each in part[:8])
+    return "nothing" if part == "-" else str(part)
