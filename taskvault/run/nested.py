@@ -33,8 +33,9 @@ class Note(msgspec.Struct, frozen=True):
     process: int
     """Of its command."""
     began_ns: int
+    """On the coarse clock that stamps files: what has this time or a later one may have changed since."""
     ended_ns: int
-    """Both on the coarse clock that stamps files."""
+    """On the fine clock, which no file's time is ahead of."""
     duration_ns: int
     weak: WeakKey
     root: str
@@ -110,7 +111,9 @@ def part_of(observation: Observation, note: Note) -> Observation:
         if event.process in inside:
             made.add(event.path)
         elif event.path in made or any(path.startswith(f"{event.path}/") for path in made):
-            raise InputsUnusable(f"{event.path} was changed again by the run around it")
+            programs = {process.pid: process.programs for process in observation.processes}
+            who = (programs.get(event.process) or ("the run around it",))[-1]
+            raise InputsUnusable(f"{event.path} was {event.use} again by {who}")
     return Observation(
         tuple(event for event in observation.events if event.process in inside),
         tuple(

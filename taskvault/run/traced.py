@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from taskvault.client import Client
 from taskvault.errors import DaemonUnreachable, DaemonWedged
 from taskvault.protocol.messages import Entry, GetEntry
-from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.declaration import Declaration
 from taskvault.run.execute import Executed, execute, first_trouble
 from taskvault.run.inputs import InputsUnusable
@@ -206,7 +205,7 @@ class TracedRun:
                 with_stdin=self._request.with_stdin or stdin.is_given,
                 capture=True,
             )
-            ended_ns = coarse_now_ns()
+            ended_ns = time.time_ns()
         assert executed.captured is not None, "a traced run is captured"
         status = self._status(executed.exit_code, first_trouble(executed.captured.unwritten))
         if executed.exit_code or not self._request.store or self._request.mode is Mode.CHECK:
