@@ -384,6 +384,15 @@ class Completion(Answer, frozen=True, kw_only=True):
     script: str
 
 
+class Shims(Answer, frozen=True, kw_only=True):
+    """Shims that were made."""
+
+    directory: str
+    """To be put first in PATH."""
+    tools: list[str]
+    """Names of the tools."""
+
+
 class GarbageCollected(Answer, frozen=True, kw_only=True):
     """What a collection did."""
 
@@ -427,6 +436,7 @@ ANSWERS: dict[str, object] = {
     "du": list[PathSize] | VaultSize,
     "show": PathState,
     "run": Run,
+    "shim": Shims,
     "why": Why,
     "runs": list[Run],
     "cache save": CacheEntry,

@@ -32,6 +32,7 @@ COMMANDS: dict[str, CommandPlace] = {
     "status": CommandPlace("status", "status", "state of the daemon"),
     "stats": CommandPlace("status", "stats", "figures of the daemon"),
     "run": CommandPlace("run", "run", "run a command, or replay what it did before"),
+    "shim": CommandPlace("shim", "shim", "a directory for PATH that runs tools through tv run"),
     "why": CommandPlace("why", "why", "why a run hit, missed or was not stored"),
     "runs": CommandPlace("why", "runs", "history of runs and the time they saved"),
     "cache": CommandPlace("cache", "cache", "save paths under a key, get them back"),

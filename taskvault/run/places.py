@@ -63,6 +63,10 @@ class Places:
         """Whether a path is the root or lies below it."""
         return path.startswith(self._root_slash) or path == self.root
 
+    def leads_to_scratch(self, path: str) -> bool:
+        """Whether the run's own directory lies below a path."""
+        return self.scratch.startswith(f"{path.rstrip('/')}/") and not self.in_root(path)
+
     def item_path(self, path: str) -> bytes:
         """Return a path as pathsets have it."""
         if path == self.root:

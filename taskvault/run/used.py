@@ -134,6 +134,8 @@ class _Fold:
         self._see(event, Seen.CONTENT)
 
     def _stated(self, event: Event, place: Place) -> None:
+        if self._places.leads_to_scratch(event.path):
+            return  # it was made for the run, or is there on every machine
         own = self.used.is_own(event.path)
         self._see(event, Seen.STATUS)
         if not own and place is Place.PROJECT and event.process not in self._ignore_times:

@@ -1,0 +1,73 @@
+"""`tv shim`: tools that run through `tv run`, by themselves and inside a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Vault
+
+MAKEFILE = """
+all: one.o two.o three.o
+%.o: %.c
+\tgcc -c -o $@ $<
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "Makefile").write_text(MAKEFILE)
+    for name in ("one", "two", "three"):
+        (place / f"{name}.c").write_text(f"int {name};\n")
+    return place
+
+
+def outcomes(vault: Vault, project: Path) -> list[tuple[str, str]]:
+    """Newest first: the last word of each command, and what became of it."""
+    runs = vault.json("runs")
+    return [(run["command"][-1], run["outcome"]) for run in runs if run["root"] == str(project)]
+
+
+def test_a_build_in_which_one_file_changed_repeats_one_call(vault: Vault, project: Path, tmp_path: Path) -> None:
+    made = vault.json("shim", str(tmp_path / "shims"), "gcc")
+    assert made == {"directory": str(tmp_path / "shims"), "tools": ["gcc"]}
+    inside = {"PATH": f"{made['directory']}:{os.environ['PATH']}"}
+    assert "stored" in vault.tv("run", "--", "make", cwd=project, env=inside).err
+    assert sorted(outcomes(vault, project)) == sorted(
+        [("make", "stored"), ("one.c", "stored"), ("two.c", "stored"), ("three.c", "stored")]
+    )
+    for name in ("one", "two", "three"):
+        (project / f"{name}.o").unlink()
+    (project / "two.c").write_text("int two = 2;\n")
+    assert "stored" in vault.tv("run", "--", "make", cwd=project, env=inside).err
+    again = outcomes(vault, project)[:4]
+    assert sorted(again) == sorted([("make", "stored"), ("one.c", "hit"), ("two.c", "stored"), ("three.c", "hit")])
+
+
+def test_a_shim_works_alone_and_without_a_vault(vault: Vault, project: Path, tmp_path: Path) -> None:
+    vault.tv("shim", str(tmp_path / "shims"), "gcc")
+    gcc = str(tmp_path / "shims" / "gcc")
+    inside = vault.environment(PATH=f"{tmp_path / 'shims'}:{os.environ['PATH']}")
+    for expected in ("stored", "hit"):
+        subprocess.run([gcc, "-c", "one.c", "-o", "one.o"], cwd=project, env=inside, check=True)
+        assert outcomes(vault, project)[0] == ("one.o", expected)
+        (project / "one.o").unlink()
+    nowhere = {**inside, "TASKVAULT_HOME": str(tmp_path / "none")}
+    subprocess.run([gcc, "-c", "one.c", "-o", "one.o"], cwd=project, env=nowhere, check=True)
+    assert (project / "one.o").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "why"), [("no-such-tool", "is not in PATH"), ("/bin/true", "no name of a tool"), ("true", "no shim")]
+)
+def test_what_cannot_be_a_shim_is_refused(vault: Vault, tmp_path: Path, tool: str, why: str) -> None:
+    (tmp_path / "shims").mkdir()
+    (tmp_path / "shims" / "true").write_text("mine")
+    said = vault.tv("shim", str(tmp_path / "shims"), tool, exit_code=4)
+    assert why in said.err
+    assert (tmp_path / "shims" / "true").read_text() == "mine"
