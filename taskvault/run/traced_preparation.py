@@ -87,7 +87,7 @@ def prepare_traced(home: Path, request: RunRequest, declaration: Declaration, ha
         arguments=request.command,
         workdir=workdir,
         program=_relative(os.path.realpath(program), root),
-        environment=counting(declaration.environment),
+        environment=counting(declaration.environment, request.variables),
         platform={**_machine(), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
     )
     weak_hash = weak.hash(hash_function)

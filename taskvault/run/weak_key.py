@@ -6,7 +6,7 @@ why, is in docs/design/task-key.md; a change of meaning here is a new `KEY_FORMA
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -45,9 +45,10 @@ class WeakKey:
         return hash_function.digest(KEY_FORMAT + b"\0" + msgspec.msgpack.encode(parts))
 
 
-def counting(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that count in a traced run: all but those of the session."""
-    found = {name: value for name, value in environment.items() if not is_session_variable(name)}
+def counting(environment: Mapping[str, str], named: Iterable[str] = ()) -> dict[str, str]:
+    """Return the variables that count in a traced run: all but those of the session that nobody named."""
+    wanted = {each.partition("=")[0] for each in named}
+    found = {n: value for n, value in environment.items() if n in wanted or not is_session_variable(n)}
     for name in ("MAKEFLAGS", "GNUMAKEFLAGS"):
         if name in found:
             found[name] = without_job_options(found[name])

@@ -17,7 +17,7 @@ MOST_PATIENCE_S = 3600.0
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog=notes(
-        "tv run --input src --input Makefile --output build -- make -j8",
+        "tv run -- make -j8\ntv run --input src --input Makefile --output build -- make -j8",
         "the command's own; 128 + n if signal n ended it; 127 no such command, 126 it cannot be started; 2 usage. "
         "With --check: 1 if the command succeeded and made something else than is stored.",
     ),
@@ -55,6 +55,8 @@ def run(  # noqa: PLR0913  # one for each option
     command: tuple[str, ...],
 ) -> int:
     """Run COMMAND, or replay what the same command did before with the same inputs.
+
+    What COMMAND reads and makes is traced.  With --input and --output it is declared instead, and not traced.
 
     Patterns are relative to the root: --root, else the nearest directory above with .taskvault.toml, else with
     .git, else the working directory.  `**` is any number of directories, a directory takes everything below, and
