@@ -18,6 +18,7 @@ from taskvault.run.declaration import Declaration
 from taskvault.run.execute import Executed
 from taskvault.run.reach import Reach
 from taskvault.run.request import RunRequest
+from taskvault.run.secret_variables import recorded
 from tvfs.errors import TaskVaultError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def record_of(
             exit_code=exit_code,
             saved_ns=saved_ns,
             inputs=prepared.described_inputs() if prepared else {},
-            environment={text(n): text(v) for n, v in prepared.environment.items()} if prepared else {},
+            environment={text(n): text(recorded(n, v)) for n, v in prepared.environment.items()} if prepared else {},
             facts=prepared.facts() if prepared else {},
         )
 

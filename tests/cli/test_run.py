@@ -183,6 +183,20 @@ def test_a_run_of_which_nothing_is_declared_is_traced(runner: Runner) -> None:
     assert said.out == "done\n"
 
 
+def test_the_history_says_that_a_secret_changed_and_not_what_it_is(runner: Runner) -> None:
+    place = str(runner.place)
+    for token in ("abc-123", "def-456"):
+        secret = {"MY_TOKEN": token, "PLAIN": f"{token}-plain"}
+        said = runner.vault.tv("run", "--", "echo", place, cwd=runner.place, env=secret)
+        assert "stored" in said.err
+    why = runner.vault.tv("why", cwd=runner.place).out
+    assert "PLAIN: abc-123-plain" in why
+    assert "MY_TOKEN: (not recorded, #" in why
+    record = json.dumps(runner.vault.json("why"))
+    assert "abc-123-plain" in record
+    assert '"abc-123"' not in record
+
+
 def test_what_reads_an_input_that_does_not_count_is_not_stored(runner: Runner) -> None:
     for typed in (b"typed", b"other"):
         passed = runner.vault.tv("run", "--", "cat", cwd=runner.place, stdin=typed)
