@@ -16,9 +16,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("plugins/tvplugins/tracer/native")
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
+# A block of bytes that needs nothing of the program that it is mapped into.
+ALONE = [
+    *("-ffreestanding", "-fPIE", "-fvisibility=hidden", "-fno-stack-protector", "-fcf-protection=none"),
+    *("-fno-asynchronous-unwind-tables", "-fno-jump-tables", "-fno-tree-loop-distribute-patterns"),
+    *("-fno-tree-vectorize", "-mgeneral-regs-only", "-nostdlib", "-static"),
+    "-Wl,-T,inside.ld,--oformat=binary,--build-id=none",
+]
 PRODUCTS = {
-    "taskvault-trace": [*FLAGS, "trace.c", "record.c", "inject.c"],
-    "taskvault-inside.so": [*FLAGS, "-fPIC", "-shared", "-fvisibility=hidden", "inside.c"],
+    "taskvault-trace": [*FLAGS, "trace.c", "record.c", "inject.c", "sites.c"],
+    "taskvault-inside.bin": [*FLAGS, *ALONE, "inside.c"],
 }
 
 

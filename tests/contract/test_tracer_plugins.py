@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,14 @@ def test_a_full_record_is_declared_and_stops_nobody(tmp_path: Path) -> None:
     subprocess.run(limited, cwd=tmp_path, env=environment, check=True)
 
 
+def test_frequent_calls_do_not_stop(tmp_path: Path) -> None:
+    prepare(tmp_path, "many")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_nvcsw
+    assert watch(native_tracer.make({}), ["./many"], tmp_path)[0] == 0
+    # Each of 50,000 calls would have stopped twice, and a stop waits for the tracer.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_nvcsw - before < 1000
+
+
 def fill() -> None:
     """Run in a process of its own."""
     status, seen = watch(native_tracer.make({}), ["./many"], Path.cwd())
@@ -106,7 +115,7 @@ def fill() -> None:
 
 
 def test_a_program_that_may_not_read_the_library_does_not_hear_of_it(tmp_path: Path) -> None:
-    library = tmp_path / "inside.so"
+    library = tmp_path / "inside.bin"
     shutil.copy(native_tracer.LIBRARY, library)
     shell = ["sh", "-c", f"setpriv --reuid=65534 --clear-groups cat /dev/null 2>{tmp_path}/said"]
     plain = subprocess.run(shell, check=False).returncode

@@ -22,11 +22,12 @@ from tvfs.testing.tracer_programs import REFUSED, SOURCES
 
 READ = [
     "open_read", "read_and_map", "openat2", "path_descriptor", "vfork_child", "small_stack_child", "clone_child",
-    "clone3_child", "direct_calls", "thread_executes", "killed_child",
+    "clone3_child", "direct_calls", "thread_executes", "killed_child", "unreadable_path", "filters_itself",
+    "large_environment",
 ]  # fmt: skip
 """Programs that read `file`, one way or another."""
 
-ESCAPES = ["io_uring", "namespace", "changes_root", "daemon"]
+ESCAPES = ["io_uring", "namespace", "changes_root", "daemon", "killed_waiting"]
 """Programs that do what a tracer cannot follow, where they may."""
 
 
@@ -205,9 +206,11 @@ class TracerContract(ABC):
         prepare(tmp_path, "traces")
         assert watch(tracer, ["./traces"], tmp_path)[1].incomplete != ()
 
-    @pytest.mark.parametrize("name", ["locks_memory", "cancelled"])
+    @pytest.mark.parametrize(
+        "name", ["locks_memory", "cancelled", "keeps_registers", "handles_signals", "second_library"]
+    )
     def test_a_program_behaves_as_it_would(self, tracer: Tracer, tmp_path: Path, name: str) -> None:
-        """Its memory is its own, and its threads can be cancelled where they wait."""
+        """Memory, registers and signals are its own, and its threads can be cancelled where they wait."""
         prepare(tmp_path, name)
         assert watch(tracer, [f"./{name}"], tmp_path)[0] == 0
 

@@ -8,9 +8,12 @@ REFUSED = 7
 _HEAD = r"""
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/openat2.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -20,10 +23,12 @@ _HEAD = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <netinet/in.h>
@@ -151,6 +156,70 @@ _BODIES = {
         return open((char *)8, O_RDONLY) >= 0 || errno != EFAULT ||
                open((char *)-1, O_RDONLY) >= 0 || errno != EFAULT ||
                sendmsg(socket(AF_INET, SOCK_DGRAM, 0), (void *)8, 0) >= 0 || errno != EFAULT;""",
+    "unreadable_path": r"""
+        char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct stat status;
+        mprotect(pages + 4096, 4096, PROT_NONE);
+        memcpy(pages + 4091, "file", 5);
+        if (reads(pages + 4091) || stat(pages + 4091, &status)) return 1;
+        memcpy(pages + 4092, "file", 4);
+        return !open(pages + 4092, O_RDONLY) || errno != EFAULT || !stat(pages + 4096, &status) || errno != EFAULT ||
+               !stat("file", (void *)(pages + 4096)) || errno != EFAULT;""",
+    "keeps_registers": r"""
+        long before[6] = {0, F_OK, 3, 8, 9, 10}, after[6], vector[2] = {5, 6}, kept[2], result;
+        before[0] = (long)"file";
+        __asm__ volatile(
+            "movdqu %[vector], %%xmm9\n mov %[function], %%rax\n lea %[after], %%rbx\n lea %[kept], %%r12\n"
+            "lea %[before], %%rcx\n mov (%%rcx), %%rdi\n mov 8(%%rcx), %%rsi\n mov 16(%%rcx), %%rdx\n"
+            "mov 24(%%rcx), %%r8\n mov 32(%%rcx), %%r9\n mov 40(%%rcx), %%r10\n mov %%rsp, %%r13\n sub $128, %%rsp\n"
+            "and $-16, %%rsp\n call *%%rax\n mov %%r13, %%rsp\n mov %%rdi, (%%rbx)\n mov %%rsi, 8(%%rbx)\n"
+            "mov %%rdx, 16(%%rbx)\n mov %%r8, 24(%%rbx)\n mov %%r9, 32(%%rbx)\n mov %%r10, 40(%%rbx)\n"
+            "movdqu %%xmm9, (%%r12)\n"
+            : [after] "=m"(after), [kept] "=m"(kept), "=&a"(result)
+            : [before] "m"(before), [vector] "m"(vector), [function] "r"(access)
+            : "rbx", "r12", "r13", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm9", "cc", "memory");
+        return (int)result || memcmp(before, after, sizeof after) || memcmp(vector, kept, sizeof kept);""",
+    "handles_signals": r"""
+        void on_alarm(int number) { struct stat status; int was = errno; stat("none", &status); errno = was; }
+        struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_ONSTACK | SA_RESTART};
+        stack_t stack = {.ss_sp = malloc(SIGSTKSZ), .ss_size = SIGSTKSZ};
+        struct itimerval often = {{0, 300}, {0, 300}};
+        struct stat status;
+        sigaltstack(&stack, NULL);
+        sigaction(SIGALRM, &action, NULL);
+        setitimer(ITIMER_REAL, &often, NULL);
+        for (int at = 0; at < 3000; at++)
+            if (stat("file", &status) || !access("no", F_OK) || errno != ENOENT || reads("other")) return 1;
+        return 0;""",
+    "filters_itself": r"""
+        struct sock_filter filter[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_gettid, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+        struct sock_fprog program = {4, filter};
+        struct stat status;
+        if (reads("other") || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return 1;
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
+        return reads("file") || !stat("none", &status);""",
+    "second_library": r"""
+        void *library = dlmopen(LM_ID_NEWLM, "libc.so.6", RTLD_NOW);
+        int (*looks)(const char *, int) = library ? dlsym(library, "access") : access;
+        return looks("file", F_OK) || !looks("none", F_OK);""",
+    "large_environment": r"""
+        char *value = malloc(100001), name[16];
+        memset(value, 'x', 100000);
+        value[100000] = 0;
+        for (int at = 0; at < 10; at++) { snprintf(name, sizeof name, "LARGE%d", at); setenv(name, value, 1); }
+        return execl("./open_read", "open_read", (char *)0);""",
+    "killed_waiting": r"""
+        char text[512] = "", *state = NULL;
+        mkfifo("pipe", 0600);
+        pid_t child = fork();
+        if (!child) { prctl(PR_SET_PDEATHSIG, SIGKILL); reads("pipe"); _exit(1); }
+        snprintf(text, sizeof text, "/proc/%d/stat", child);
+        int states = open(text, O_RDONLY);
+        do { pread(states, text, sizeof text - 1, 0); state = strrchr(text, ')'); } while (!state || state[2] != 'S');
+        kill(child, SIGKILL);
+        return waitpid(child, NULL, 0) != child;""",
     "file_handles": r"""
         struct { struct file_handle head; char rest[128]; } handle = {.head = {.handle_bytes = 128}};
         int mount;

@@ -6,6 +6,8 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from tvfs.plugin_api.tracer import Observation
 from tvplugins.tracer.actions import Actions
 from tvplugins.tracer.calls import CLONE_NEW, FORBIDDEN, SIGNATURES, Call, Clone, Exec, Raw, Trouble
@@ -93,8 +95,9 @@ class Fold:
     def _clone(self, event: Clone) -> None:
         if event.flags & CLONE_NEW:
             self._notes.trouble("a process was started in a namespace of its own")
+        waiting = self._waiting.pop(event.child, [])
+        if waiting and not isinstance(waiting[0], Trouble):
+            # It began before whoever made it was heard of.
+            event = msgspec.structs.replace(event, at_ns=min(event.at_ns, waiting[0].at_ns))
         self._tasks.clone(event)
-        self._take_waiting(event.child)
-
-    def _take_waiting(self, tid: int) -> None:
-        self.take_all(self._waiting.pop(tid, ()))
+        self.take_all(waiting)

@@ -21,7 +21,7 @@ from tvplugins.tracer.links import RealDisk
 from tvplugins.tracer.native_record import read_record
 
 PROGRAM = Path(__file__).with_name("native") / "taskvault-trace"
-LIBRARY = PROGRAM.with_name("taskvault-inside.so")
+LIBRARY = PROGRAM.with_name("taskvault-inside.bin")
 
 
 class NativeTracer:

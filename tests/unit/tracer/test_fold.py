@@ -140,6 +140,11 @@ def test_the_events_of_a_child_wait_until_its_parent_is_known() -> None:
     assert fold(child).incomplete != ()
 
 
+def test_a_child_has_not_begun_after_it_ended() -> None:
+    (_, child) = fold(Exit(2, 6, 0), Clone(1, 8, 2, 0)).processes
+    assert (child.started_ns, child.ended_ns) == (6, 6)
+
+
 def test_threads_are_one_process_and_may_share_a_directory() -> None:
     seen = fold(
         Clone(1, 5, 2, CLONE_FS | CLONE_THREAD),

@@ -1,246 +1,247 @@
-/* Gives programs the library, by two variables in their environment that the library takes out again.
+/* Gives programs the code of inside.c: has them map it before their first instruction.
  *
- * They are put in when the program has been executed and has not begun: the kernel has laid out its stack - the number
- * of arguments, their addresses, those of the environment, the auxiliary vector - and this table is copied further
- * down with two addresses more.  That memory is the new program's own.  The memory of the caller of execve is never
- * written to: after vfork it is its parent's too, and there may be no room below its stack (Go's are 8 KiB).
+ * The kernel has mapped the program and its loader, and nothing of them has run.  A few instructions are written behind
+ * the loader's code, where the last page has room and nothing is; the program begins there.  They make the gate, map
+ * the code from the record, call it, and go on to the loader with all registers as they were.  That memory is the new
+ * program's own: what called execve is never written to, because after vfork its memory is its parent's too.
  *
- * Only to programs for the C library's own loader: others would not load it, or show the variables.  Not to those whose
- * environment tells the loader something (LD_PRELOAD, ldd's LD_TRACE_LOADED_OBJECTS), nor to those with the library of
- * a sanitizer, which must be the first, nor to those that were seen to make too few calls for what loading costs.
+ * Only where the loader is the file whose sites are known: its entry, its sites and the room must be there.
  */
 #define _GNU_SOURCE
 #include "inject.h"
 
 #include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <unistd.h>
 
-#include "shared.h"
+#include "sites.h"
 
 #define LOADER "/lib64/ld-linux-x86-64.so.2"
-#define PAGE 4096
-#define STACK_PAGES 32 /* programs with more arguments and environment than these hold get no library */
-#define MOST_HEADERS 32
-#define MOST_ENTRIES 256
-#define MOST_NEEDED 64
-#define NAME_BYTES 16
-#define PROGRAMS 1024
-#define WORTH_CALLS 8 /* loading costs about as much as tracing so many calls */
+#define MOST_LOOKED_AT 16
 
-struct program {
-    uint64_t hash;
-    uint32_t executed, made;
+static const char *const libraries[] = {"/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/usr/lib/libc.so.6"};
+
+/* The first instructions of a program; what is in capitals is filled in. */
+__asm__(".pushsection .rodata\n"
+        "bootstrap: mov 90f(%rip), %rdi\n" /* mmap: a page for the gate */
+        "mov $4096, %esi\n"
+        "mov $3, %edx\n"
+        "mov $0x100022, %r10d\n"
+        "or $-1, %r8\n"
+        "xor %r9d, %r9d\n"
+        "mov $9, %eax\n"
+        "syscall\n"
+        "cmp 90f(%rip), %rax\n"
+        "jne 3f\n"
+        "mov %rax, %rdi\n"
+        "lea 80f(%rip), %rsi\n"
+        "mov $(81f - 80f), %ecx\n"
+        "rep movsb\n"
+        "mov 90f(%rip), %rdi\n" /* mprotect */
+        "mov $5, %edx\n"
+        "mov $4096, %esi\n"
+        "mov $10, %eax\n"
+        "syscall\n"
+        "test %eax, %eax\n"
+        "jnz 3f\n"
+        "mov $257, %edi\n" /* openat(AT_FDCWD, path of the record, O_RDWR | O_CLOEXEC), through the gate */
+        "mov $-100, %rsi\n"
+        "lea 99f(%rip), %rdx\n"
+        "mov $0x80002, %ecx\n"
+        "xor %r8d, %r8d\n"
+        "call *90f(%rip)\n"
+        "test %eax, %eax\n"
+        "js 3f\n"
+        "mov %eax, %ebx\n"
+        "mov 90f(%rip), %rdi\n" /* mmap: the code */
+        "add $4096, %rdi\n"
+        "mov $16384, %esi\n"
+        "mov $5, %edx\n"
+        "mov $0x100002, %r10d\n"
+        "mov %ebx, %r8d\n"
+        "mov $32768, %r9d\n"
+        "mov $9, %eax\n"
+        "syscall\n"
+        "cmp %rdi, %rax\n"
+        "jne 2f\n"
+        "mov %ebx, %edi\n" /* begin(record, told) */
+        "lea 90f(%rip), %rsi\n"
+        "call *%rax\n"
+        "2: mov %ebx, %edi\n"
+        "mov $3, %eax\n"
+        "syscall\n"
+        "3: xor %eax, %eax\n"
+        "xor %ebx, %ebx\n"
+        "xor %ecx, %ecx\n"
+        "xor %edx, %edx\n"
+        "xor %esi, %esi\n"
+        "xor %edi, %edi\n"
+        "xor %ebp, %ebp\n"
+        "xor %r8d, %r8d\n"
+        "xor %r9d, %r9d\n"
+        "xor %r10d, %r10d\n"
+        "xor %r11d, %r11d\n"
+        "jmp *98f(%rip)\n"
+        /* The gate: syscall(number, a, b, c, d) by the C calling convention. */
+        "80: mov %rdi, %rax\n"
+        "mov %rsi, %rdi\n"
+        "mov %rdx, %rsi\n"
+        "mov %rcx, %rdx\n"
+        "mov %r8, %r10\n"
+        "syscall\n"
+        "ret\n"
+        "81: .balign 8\n"
+        "bootstrap_told: 90: .quad 0, 0, 0, 0\n"
+        "98: .quad 0\n"
+        "99: .fill 32, 1, 0\n"
+        "bootstrap_end: .popsection\n");
+
+extern const char bootstrap[], bootstrap_told[], bootstrap_end[];
+
+/* What follows the instructions. */
+struct filled {
+    struct told told;
+    uint64_t entry;
+    char record[32];
 };
 
-/* The beginning of a stack, as words: where its parts are, and what the auxiliary vector says. */
-struct stack {
-    uint64_t at;
-    size_t bytes;
-    size_t environment, auxiliary, end; /* words from the beginning */
-    uint64_t headers, headers_count, base, secure;
-    union {
-        uint64_t words[STACK_PAGES * PAGE / sizeof(uint64_t)];
-        char text[STACK_PAGES * PAGE];
-    };
+/* The beginning of the image (inside.c). */
+struct image {
+    char jump[8];
+    uint64_t peek, peek_end, peek_unreadable;
 };
 
-static struct program programs[PROGRAMS];
-static const char *library;
-static char variables[2][512];
+_Static_assert(CODE_FROM_GATE == 4096 && CODE_BYTES == 16384 && CODE_AT == 32768, "as the instructions above say");
+_Static_assert(sizeof(struct shared) <= CODE_AT && CODE_AT + CODE_BYTES <= FIRST_ENTRY, "one after the other");
 
-void inject_begin(const char *path, unsigned long gate, int descriptor)
+static unsigned long gate; /* 0: nothing is given to programs */
+static struct loader loader;
+static struct patched_file sites; /* of the loader */
+static struct image image;
+static uint64_t clock_offset;
+static uint64_t room;
+static char record_path[32];
+
+/* Where clock_gettime is in the page that the kernel gives every program; 0 if it is not found. */
+static uint64_t find_clock(void)
 {
-    if (snprintf(variables[0], sizeof variables[0], "LD_PRELOAD=%s", path) >= (int)sizeof variables[0])
+    const char *page = (const char *)getauxval(AT_SYSINFO_EHDR);
+    const Elf64_Ehdr *head = (const Elf64_Ehdr *)page;
+    const Elf64_Sym *symbols = NULL;
+    const char *strings = NULL;
+    const uint32_t *hash = NULL;
+    if (!page)
+        return 0;
+    const Elf64_Phdr *parts = (const Elf64_Phdr *)(page + head->e_phoff);
+    for (unsigned part = 0; part < head->e_phnum; part++) {
+        if (parts[part].p_type != PT_DYNAMIC)
+            continue;
+        for (const Elf64_Dyn *one = (const Elf64_Dyn *)(page + parts[part].p_offset); one->d_tag; one++)
+            if (one->d_tag == DT_SYMTAB)
+                symbols = (const Elf64_Sym *)(page + one->d_un.d_ptr);
+            else if (one->d_tag == DT_STRTAB)
+                strings = page + one->d_un.d_ptr;
+            else if (one->d_tag == DT_HASH)
+                hash = (const uint32_t *)(page + one->d_un.d_ptr);
+    }
+    for (uint32_t at = 0; symbols && strings && hash && at < hash[1]; at++)
+        if (!strcmp(strings + symbols[at].st_name, "__vdso_clock_gettime"))
+            return symbols[at].st_value;
+    return 0;
+}
+
+static bool load_image(const char *path, int descriptor)
+{
+    char code[CODE_BYTES];
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t bytes = file < 0 ? -1 : read(file, code, sizeof code);
+    if (file >= 0)
+        close(file);
+    if (bytes < (ssize_t)sizeof image || pwrite(descriptor, code, (size_t)bytes, CODE_AT) != bytes)
+        return false;
+    memcpy(&image, code, sizeof image);
+    return true;
+}
+
+bool inject_begin(const char *path, unsigned long at, int descriptor, struct shared *shared)
+{
+    static const int of_loader[] = {SYS_mmap, -1}, of_library[] = {SYS_mlockall, -1};
+    clock_offset = find_clock();
+    if (!clock_offset || !sites_find(LOADER, of_loader, &sites, &loader) ||
+        loader.room_bytes < (size_t)(bootstrap_end - bootstrap) || !load_image(path, descriptor))
+        return false;
+    shared->files[0] = sites;
+    for (size_t one = 0; one < sizeof libraries / sizeof *libraries; one++)
+        if (sites_find(libraries[one], of_library, &shared->files[1], NULL))
+            break;
+    if (snprintf(record_path, sizeof record_path, "/proc/%d/fd/%d", getpid(), descriptor) >= (int)sizeof record_path)
+        return false;
+    room = shared->room;
+    gate = at;
+    return true;
+}
+
+/* Whether the loader at `base` is the one that is known. */
+static bool is_known(pid_t tid, uint64_t base)
+{
+    char there[MOST_LOOKED_AT][SITE_BYTES];
+    struct iovec here = {there, 0}, remote[MOST_LOOKED_AT];
+    uint32_t count = sites.count < MOST_LOOKED_AT ? sites.count : MOST_LOOKED_AT;
+    for (uint32_t at = 0; at < count; at++)
+        remote[at] = (struct iovec){(void *)(base + sites.sites[at].at), SITE_BYTES};
+    here.iov_len = count * SITE_BYTES;
+    if (process_vm_readv(tid, &here, 1, remote, count, 0) != (ssize_t)here.iov_len)
+        return false;
+    for (uint32_t at = 0; at < count; at++)
+        if (memcmp(there[at], sites.sites[at].bytes, SITE_BYTES))
+            return false;
+    return true;
+}
+
+void inject(pid_t tid, uint64_t base, uint64_t kernel)
+{
+    char first[512], path[32];
+    struct filled filled = {{gate, base, kernel + clock_offset, room}, base + loader.entry, ""};
+    size_t bytes = (size_t)(bootstrap_end - bootstrap);
+    errno = 0;
+    long pointer = gate && base && kernel ? ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) : 0;
+    if (!pointer || errno || (uint64_t)pointer != filled.entry || !is_known(tid, base))
         return;
-    snprintf(variables[1], sizeof variables[1], ENVIRONMENT "=%lx %d %d", gate, getpid(), descriptor);
-    library = path;
+    memcpy(filled.record, record_path, sizeof record_path);
+    memcpy(first, bootstrap, bytes);
+    memcpy(first + (bootstrap_told - bootstrap), &filled, sizeof filled);
+    snprintf(path, sizeof path, "/proc/%d/mem", tid);
+    int memory = open(path, O_WRONLY | O_CLOEXEC);
+    if (memory < 0)
+        return;
+    if (pwrite(memory, first, bytes, (off_t)(base + loader.room)) == (ssize_t)bytes)
+        ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), base + loader.room);
+    close(memory);
 }
 
-bool inject_is_library(const char *path, int length)
+bool inject_turn_off(pid_t tid)
 {
-    return library && length == (int)strlen(library) && !memcmp(path, library, (size_t)length);
+    uint32_t off = 1;
+    struct iovec here = {&off, sizeof off}, there = {(void *)(gate + STATE_FROM_GATE), sizeof off};
+    return !gate || process_vm_writev(tid, &here, 1, &there, 1, 0) == sizeof off || errno == EFAULT || errno == ESRCH;
 }
 
-static struct program *program_of(const char *path)
+bool inject_takes_fault(pid_t tid)
 {
-    uint64_t hash = 14695981039346656037u;
-    for (; *path; path++)
-        hash = (hash ^ (unsigned char)*path) * 1099511628211u;
-    struct program *program = &programs[hash % PROGRAMS];
-    if (program->hash != hash)
-        *program = (struct program){.hash = hash};
-    return program;
-}
-
-void inject_learn(struct program *program, uint32_t made)
-{
-    if (program)
-        program->made += made;
-}
-
-static bool read_exactly(pid_t tid, uint64_t address, void *to, size_t bytes)
-{
-    struct iovec here = {to, bytes}, there = {(void *)address, bytes};
-    return process_vm_readv(tid, &here, 1, &there, 1, 0) == (ssize_t)bytes;
-}
-
-/* Whether it is of the user that we are: others may not be let to the library, and the loader would say so. */
-static bool same_user(pid_t tid)
-{
-    char path[32];
-    struct stat status;
-    snprintf(path, sizeof path, "/proc/%d", tid);
-    return !stat(path, &status) && status.st_uid == geteuid();
-}
-
-/* Reads what there is from the stack pointer up, and finds the parts. */
-static bool read_stack(pid_t tid, struct stack *stack)
-{
-    struct iovec here = {stack->text, 0}, there[STACK_PAGES];
-    uint64_t address = stack->at;
-    for (int page = 0; page < STACK_PAGES; page++) {
-        size_t bytes = PAGE - address % PAGE;
-        there[page] = (struct iovec){(void *)address, bytes};
-        here.iov_len += bytes;
-        address += bytes;
-    }
-    ssize_t bytes = process_vm_readv(tid, &here, 1, there, STACK_PAGES, 0);
-    size_t words = bytes < 0 ? 0 : (size_t)bytes / sizeof(uint64_t);
-    stack->bytes = bytes < 0 ? 0 : (size_t)bytes;
-    if (!words || stack->words[0] >= words)
+    uint64_t code = gate + CODE_FROM_GATE;
+    if (!gate)
         return false;
-    stack->environment = 1 + stack->words[0] + 1;
-    stack->auxiliary = stack->environment;
-    while (stack->auxiliary < words && stack->words[stack->auxiliary])
-        stack->auxiliary++;
-    for (size_t at = ++stack->auxiliary; at + 1 < words; at += 2) {
-        uint64_t value = stack->words[at + 1];
-        switch (stack->words[at]) {
-        case AT_PHDR: stack->headers = value; break;
-        case AT_PHNUM: stack->headers_count = value; break;
-        case AT_BASE: stack->base = value; break;
-        case AT_SECURE: stack->secure = value; break;
-        case AT_NULL: stack->end = at + 2; return true;
-        }
-    }
-    return false;
-}
-
-/* Whether the environment tells the loader nothing but where to look for libraries. */
-static bool plain_environment(const struct stack *stack)
-{
-    for (size_t at = stack->environment; at + 1 < stack->auxiliary; at++) {
-        uint64_t offset = stack->words[at] - stack->at;
-        const char *name = stack->text + offset;
-        if (offset >= stack->bytes || !memchr(name, 0, stack->bytes - offset))
-            return false;
-        if (!strncmp(name, "LD_", 3) && strncmp(name, "LD_LIBRARY_PATH=", 16))
-            return false;
-    }
-    return true;
-}
-
-/* Whether none of the libraries that a program names insists on being the first. */
-static bool plain_libraries(pid_t tid, uint64_t bias, uint64_t dynamic, uint64_t bytes)
-{
-    static const char *const sanitizers[] = {"libasan.", "libhwasan.", "liblsan.", "libtsan.", "libclang_rt."};
-    Elf64_Dyn entries[MOST_ENTRIES];
-    char names[MOST_NEEDED][NAME_BYTES];
-    struct iovec here = {names, 0}, there[MOST_NEEDED];
-    uint64_t strings = 0;
-    unsigned needed = 0;
-    if (bytes > sizeof entries || !read_exactly(tid, bias + dynamic, entries, bytes))
-        return false;
-    for (size_t at = 0; at < bytes / sizeof *entries && entries[at].d_tag != DT_NULL; at++) {
-        if (entries[at].d_tag == DT_STRTAB)
-            strings = bias + entries[at].d_un.d_ptr;
-        else if (entries[at].d_tag == DT_NEEDED && needed == MOST_NEEDED)
-            return false;
-        else if (entries[at].d_tag == DT_NEEDED)
-            there[needed++] = (struct iovec){(void *)entries[at].d_un.d_val, NAME_BYTES};
-    }
-    for (unsigned at = 0; at < needed; at++)
-        there[at].iov_base = (char *)there[at].iov_base + strings;
-    here.iov_len = (size_t)needed * NAME_BYTES;
-    if (needed && process_vm_readv(tid, &here, 1, there, needed, 0) != (ssize_t)here.iov_len)
-        return false;
-    for (unsigned at = 0; at < needed; at++)
-        for (size_t one = 0; one < sizeof sanitizers / sizeof *sanitizers; one++)
-            if (!strncmp(names[at], sanitizers[one], strlen(sanitizers[one])))
-                return false;
-    return true;
-}
-
-/* Whether the C library's loader loads the program, and may load one library more. */
-static bool takes_library(pid_t tid, const struct stack *stack)
-{
-    Elf64_Phdr headers[MOST_HEADERS];
-    char loader[sizeof LOADER];
-    uint64_t bias = 0, dynamic = 0, dynamic_bytes = 0, named = 0;
-    if (!stack->base || stack->secure || !stack->headers_count || stack->headers_count > MOST_HEADERS ||
-        !read_exactly(tid, stack->headers, headers, stack->headers_count * sizeof *headers))
-        return false;
-    for (uint64_t at = 0; at < stack->headers_count; at++) {
-        const Elf64_Phdr *header = &headers[at];
-        if (header->p_type == PT_PHDR) {
-            bias = stack->headers - header->p_vaddr;
-        } else if (header->p_type == PT_INTERP && header->p_filesz == sizeof LOADER) {
-            named = header->p_vaddr;
-        } else if (header->p_type == PT_DYNAMIC) {
-            dynamic = header->p_vaddr;
-            dynamic_bytes = header->p_filesz;
-        }
-    }
-    return named && dynamic && read_exactly(tid, bias + named, loader, sizeof loader) &&
-           !memcmp(loader, LOADER, sizeof LOADER) && plain_libraries(tid, bias, dynamic, dynamic_bytes);
-}
-
-/* Copies the table down, with the variables, and lets the program begin there. */
-static bool add_variables(pid_t tid, const struct stack *stack)
-{
-    static union {
-        uint64_t words[sizeof stack->words / sizeof *stack->words + 2];
-        char text[sizeof stack->words + sizeof variables];
-    } block;
-    size_t lengths[2] = {strlen(variables[0]) + 1, strlen(variables[1]) + 1};
-    size_t before = stack->auxiliary - 1; /* words up to the end of the environment */
-    size_t table = (stack->end + 2) * sizeof(uint64_t), bytes = table + lengths[0] + lengths[1];
-    uint64_t at = (stack->at - bytes) & ~(uint64_t)15;
-    memcpy(block.words, stack->words, before * sizeof(uint64_t));
-    block.words[before] = at + table;
-    block.words[before + 1] = at + table + lengths[0];
-    memcpy(block.words + before + 2, stack->words + before, (stack->end - before) * sizeof(uint64_t));
-    memcpy(block.text + table, variables[0], lengths[0]);
-    memcpy(block.text + table + lengths[0], variables[1], lengths[1]);
-    struct iovec here = {&block, bytes}, there = {(void *)at, bytes};
-    return process_vm_writev(tid, &here, 1, &there, 1, 0) == (ssize_t)bytes &&
-           !ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rsp), at);
-}
-
-struct program *inject(pid_t tid, const char *path)
-{
-    static struct stack stack;
-    struct user_regs_struct registers;
-    if (!library || !*path)
-        return NULL;
-    struct program *program = program_of(path);
-    if (program->executed >= 2 && program->made / program->executed < WORTH_CALLS)
-        return NULL;
-    if (ptrace(PTRACE_GETREGS, tid, 0, &registers))
-        return NULL;
-    stack.at = registers.rsp;
-    stack.headers = stack.headers_count = stack.base = stack.secure = 0;
-    if (!same_user(tid) || !read_stack(tid, &stack) || !plain_environment(&stack) || !takes_library(tid, &stack) ||
-        !add_variables(tid, &stack))
-        return NULL;
-    program->executed++;
-    return program;
+    uint64_t at = (uint64_t)ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) - code;
+    return at >= image.peek && at < image.peek_end &&
+           !ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), code + image.peek_unreadable);
 }

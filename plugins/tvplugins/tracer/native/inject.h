@@ -1,4 +1,4 @@
-/* Gives programs that have just been executed the library of inside.c. */
+/* Gives programs that have just been executed the code of inside.c. */
 #ifndef INJECT_H
 #define INJECT_H
 
@@ -6,18 +6,22 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* What is known of a program: whether the library was worth loading. */
-struct program;
+#include "shared.h"
 
-void inject_begin(const char *library, unsigned long gate, int descriptor);
+#define GATE_CALL_END 17 /* where the instruction after `syscall` is in the gate */
 
-/* The task has just become the program at `path` and has not run a single instruction of it.  Returns what is known of
- * the program; NULL if it does not get the library. */
-struct program *inject(pid_t tid, const char *path);
+/* Puts the code of the file `image` into the record, which programs get at as `descriptor`.  Returns whether it can. */
+bool inject_begin(const char *image, unsigned long gate, int descriptor, struct shared *shared);
 
-/* A task of the program ended, or became another, after so many calls by the library. */
-void inject_learn(struct program *program, uint32_t made);
+/* The task has just become a program and has not run a single instruction of it.  Has it run the code first, if it is
+ * for a loader that is known.  `base` is where the kernel put the loader, `kernel` where its own page is. */
+void inject(pid_t tid, uint64_t base, uint64_t kernel);
 
-bool inject_is_library(const char *path, int length);
+/* From now on the task's memory is not its alone, or its calls are filtered: it makes them where they were.
+ * False if it could not be told. */
+bool inject_turn_off(pid_t tid);
+
+/* Whether a fault is the code's, which tried whether memory can be read; it goes on then, and knows. */
+bool inject_takes_fault(pid_t tid);
 
 #endif

@@ -1,34 +1,77 @@
-/* The record: what happened, in order.  A file that the tracer and the library inside of traced programs map, and
- * that tvplugins/tracer/native_record.py reads.
+/* The record: what happened, in order.  A file that the tracer and the code inside of traced programs map, and that
+ * tvplugins/tracer/native_record.py reads.
  *
  * Each entry has a head and strings: each a u16 length and its bytes; the length 0xffff is for one that could not be
  * read.  The first string is the outcome; places follow, two strings each: the path and its base.  After them comes,
  * for calls that change what is there, one `struct before` for each place, or an empty string if that is not known.
  *
- * The library appends the calls that it makes itself, the tracer all others; both reserve room with one atomic
+ * The code inside appends the calls that it makes itself, the tracer all others; both reserve room with one atomic
  * addition, so the order of entries is that in which calls returned.  An entry's first word, its length, is written
  * last: an entry without one was reserved by a process that was killed, and ends what can be believed.
+ *
+ * Between the head of the file and the first entry is that code itself, for programs to map.
  */
 #ifndef SHARED_H
 #define SHARED_H
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 
-#define MOST_BYTES (1ull << 30)    /* sparse; what does not fit any more is not made by the library, but traced */
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+
+#define MOST_BYTES (1ull << 30)    /* sparse; what does not fit any more is not made inside, but traced */
 #define FEWEST_BYTES (1ull << 21)
 #define FIRST_ENTRY 65536
-#define SLOTS 8192
-#define ENVIRONMENT "TASKVAULT_TRACE"
+
+/* Where the code is in the record, and what is where in a program's memory: the gate's page, the code, its
+ * state, all of the record. */
+#define CODE_AT 32768
+#define CODE_BYTES 16384
+#define CODE_FROM_GATE 4096
+#define STATE_FROM_GATE (CODE_FROM_GATE + CODE_BYTES)
+#define RECORD_FROM_GATE (1 << 20)
+
+#define MOST_SITES 64
+#define PATCHED_FILES 2 /* the loader and the C library */
+#define MOVE_BYTES 5    /* mov $CONSTANT,%REGISTER */
+#define SITE_BYTES 7    /* and the syscall behind it */
+
+/* The calls that are made inside of programs, by their names in calls.h. */
+#define INSIDE(CALL) \
+    CALL(open) CALL(openat) CALL(stat) CALL(lstat) CALL(newfstatat) CALL(access) CALL(faccessat) CALL(faccessat2) \
+    CALL(readlink) CALL(readlinkat) CALL(execve) CALL(statfs) CALL(getdents64) \
+    CALL(unlink) CALL(unlinkat) CALL(mkdir) CALL(rename)
+
+/* Where a file makes system calls that are made inside. */
+struct patched_file {
+    uint64_t device, inode, bytes, changed_ns; /* which it is; zero inode: none */
+    uint64_t text, text_bytes; /* of the segment with its code: where it is in the file, whole pages */
+    uint32_t count;
+    struct site {
+        uint32_t at; /* in the file, of the `mov` */
+        unsigned char bytes[SITE_BYTES + 1];
+    } sites[MOST_SITES];
+};
 
 struct shared {
     _Atomic uint64_t end;           /* of the last entry; more than `room` if it is full */
     uint64_t final;                 /* `end` when the record was closed; 0 if it was not */
     _Atomic uint32_t generation;    /* grows when names change: what was noted before must be noted again */
-    uint32_t reserved;
+    _Atomic uint32_t under_way;     /* calls that began inside, and are not noted yet */
     uint64_t room;                  /* bytes of the file: fewer where the caller has limits */
     int64_t since_1970_ns;          /* to be added to CLOCK_MONOTONIC: times never go back, whatever sets the clock */
-    _Atomic uint32_t made[SLOTS];   /* calls that the library made, by task number modulo SLOTS */
+    struct patched_file files[PATCHED_FILES];
+};
+
+/* What the code is told when it begins. */
+struct told {
+    uint64_t gate;
+    uint64_t loader;  /* where its file begins in memory */
+    uint64_t clock;   /* clock_gettime of the kernel's page */
+    uint64_t room;
 };
 
 struct head {

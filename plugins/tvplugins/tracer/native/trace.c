@@ -1,17 +1,19 @@
 /* Runs a command and records the system calls that tell what it used.
  *
- *     taskvault-trace RECORD DONE TROUBLE LIBRARY PROGRAM ARGUMENT...
+ *     taskvault-trace RECORD DONE TROUBLE IMAGE PROGRAM ARGUMENT...
  *
  * The first three are descriptors: the record is written to RECORD, DONE is closed when it is complete, and TROUBLE
- * gets the error number if PROGRAM cannot be executed.  LIBRARY is that of inside.c, or empty.  The calling process becomes the program, so that signals,
- * terminal and exit status are its own; what traces it is a grandchild in a session of its own.
+ * gets the error number if PROGRAM cannot be executed.  IMAGE is what inside.c was made into, or empty.  The calling
+ * process becomes the program, so that signals, terminal and exit status are its own; what traces it is a grandchild in
+ * a session of its own.
  *
  * A seccomp filter stops a task at the calls of calls.h alone, all others run at full speed.  At each stop the
  * arguments are read with process_vm_readv, and when the call has returned one entry is appended to the record (shared.h).
- * What the library inside of programs notes itself passes the filter: it comes from the gate.
+ * What the code inside of programs notes itself passes the filter: it comes from the gate.
  * The command cannot outlive its tracer unseen: PTRACE_O_EXITKILL.
  */
 #define _GNU_SOURCE
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -43,17 +45,15 @@
 #ifndef __x86_64__
 #error "Only x86-64 yet; elsewhere strace serves."
 #endif
-#ifndef SYS_fchmodat2
-#define SYS_fchmodat2 452
-#endif
 #define LAST_KNOWN_CALL 462 /* mseal, Linux 6.10: those that are newer are traced as unknown */
 #define MOST_CALLS 512
 #define FOREIGN_CALL 0xfffe /* what the filter says of a call for another instruction set */
 #define KNOWN_CALL 1
 #define UNKNOWN_CALL 2
+#define FILTERING_CALL 3 /* prctl(PR_SET_SECCOMP) */
 #define PATH_BYTES 4096
-#define GATE_CALL_END 17 /* where the instruction after `syscall` is in the gate of inside.c */
 #define EMPTY_PATH 0x1000
+#define MOST_HELD_NS 100000000 /* who made a task may have been killed before it was heard of */
 #define LINGER_S 2 /* how long the record goes on after the command has ended */
 
 struct call {
@@ -74,7 +74,8 @@ static const struct call calls[MOST_CALLS] = {
 struct task {
     pid_t tid;
     int call;          /* number of the call that has begun and must be reported, -1 for none */
-    struct program *program; /* which it runs with the library; NULL if it does without */
+    bool named;        /* whoever made it has said so */
+    bool held;         /* it has stopped for the first time and is not let go on before it is named */
     bool shares;       /* another task may write to its memory, and change a path after it was read */
     uint64_t address1, address2; /* of its paths */
     uint64_t flags;
@@ -85,7 +86,8 @@ struct task {
 
 #define BUCKETS 1024
 static struct task *tasks[BUCKETS];
-static unsigned living;
+static unsigned living, held;
+static int64_t held_since_ns;
 static pid_t command;
 static unsigned long gate;
 static struct shared *shared;
@@ -115,18 +117,12 @@ static void forget(pid_t tid)
         if ((*at)->tid == tid) {
             struct task *task = *at;
             *at = task->next;
+            held -= task->held;
             strings_free(&task->strings);
             free(task);
             living--;
             return;
         }
-}
-
-/* A task ends, or becomes another program. */
-static void learn(struct task *task)
-{
-    if (shared && recording)
-        inject_learn(task->program, atomic_exchange(&shared->made[(unsigned)task->tid % SLOTS], 0));
 }
 
 /* --- reading the memory and the descriptors of a task ----------------------------------------------------------- */
@@ -325,11 +321,21 @@ static void resume(pid_t tid, enum __ptrace_request how, int signal_number)
     ptrace(how, tid, 0, signal_number); /* it may have been killed meanwhile: then its end is reported next */
 }
 
+static void turn_off(pid_t tid)
+{
+    if (recording && !inject_turn_off(tid))
+        record_trouble("a program could not be told to leave its calls to the tracer");
+}
+
 /* A call begins.  Returns whether its result must be waited for. */
 static bool begin_call(struct task *task)
 {
     struct __ptrace_syscall_info info;
     if (ptrace(PTRACE_GET_SYSCALL_INFO, task->tid, sizeof info, &info) <= 0)
+        return false;
+    if (info.seccomp.ret_data == FILTERING_CALL || info.seccomp.nr == SYS_seccomp)
+        turn_off(task->tid); /* a filter of its own may look where a call comes from */
+    if (info.seccomp.ret_data == FILTERING_CALL)
         return false;
     if (info.seccomp.ret_data == FOREIGN_CALL) {
         record_trouble("a program for another instruction set ran, whose calls are not known");
@@ -451,8 +457,6 @@ static void end_call(struct task *task)
     }
     if (result >= 0) {
         const char *path = strings_get(&task->strings, 0, &path_length);
-        if (number == SYS_openat && inject_is_library(path, path_length))
-            return; /* ours, not the program's */
         if (changes_names(number, task->flags))
             atomic_fetch_add(&shared->generation, 1);
         if (number == SYS_chdir || number == SYS_fchdir)
@@ -463,9 +467,33 @@ static void end_call(struct task *task)
     record_call(task->tid, number, result, task->flags, outcome, length, &task->strings);
 }
 
+/* What the kernel tells a new program of itself. */
+struct auxiliary {
+    uint64_t base, kernel, name; /* of its loader, of the page that the kernel gives it, of the path it was executed by */
+};
+
+static struct auxiliary read_auxiliary(pid_t tid)
+{
+    struct auxiliary told = {0};
+    uint64_t words[128];
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/auxv", tid);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t bytes = file < 0 ? 0 : read(file, words, sizeof words);
+    if (file >= 0)
+        close(file);
+    for (ssize_t at = 0; (at + 2) * (ssize_t)sizeof *words <= bytes; at += 2)
+        switch (words[at]) {
+        case AT_BASE: told.base = words[at + 1]; break;
+        case AT_SYSINFO_EHDR: told.kernel = words[at + 1]; break;
+        case AT_EXECFN: told.name = words[at + 1]; break;
+        }
+    return told;
+}
+
 static void executed(pid_t tid)
 {
-    static char program[PATH_BYTES + 1], header[PATH_BYTES], path[32];
+    static char program[PATH_BYTES + 1], header[PATH_BYTES], path[PATH_BYTES];
     unsigned long former = tid;
     ptrace(PTRACE_GETEVENTMSG, tid, 0, &former);
     struct task *task = task_of((pid_t)former);
@@ -475,18 +503,70 @@ static void executed(pid_t tid)
     ssize_t bytes = file < 0 ? 0 : read(file, header, sizeof header);
     if (file >= 0)
         close(file);
-    if (task->call != SYS_execve && task->call != SYS_execveat)
-        record_trouble("a program was executed without a call that was seen");
+    struct auxiliary told = read_auxiliary(tid);
+    if (task->call != SYS_execve && task->call != SYS_execveat) {
+        /* The filter let it pass, so it came from the gate, which knows execve only. */
+        if (gate && recording)
+            atomic_fetch_sub(&shared->under_way, 1);
+        else if (recording)
+            record_trouble("a program was executed without a call that was seen");
+        task->flags = 0;
+        strings_clear(&task->strings);
+        strings_add(&task->strings, path, read_string(tid, told.name, path));
+        strings_add(&task->strings, "", 0);
+    }
     strings_add(&task->strings, header, bytes < 0 ? 0 : (int)bytes);
     record_call(tid, EXECUTED, (long long)former, task->flags, program, length, &task->strings);
-    learn(task);
     if ((pid_t)former != tid)
         forget((pid_t)former);
     task = task_of(tid);
     task->call = -1;
-    program[length] = 0;
-    task->program = recording ? inject(tid, program) : NULL;
     task->shares = false;
+    if (recording)
+        inject(tid, told.base, told.kernel);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* A new task may stop before the kernel tells who made it: it waits for that, so that nothing is told of it before.
+ * It may even end whoever made it, by executing a program, and then that would never be told. */
+static bool hold(struct task *task)
+{
+    if (task->named)
+        return false;
+    if (!held)
+        held_since_ns = now_ns();
+    held += !task->held;
+    task->held = true;
+    return true;
+}
+
+static void let_go(struct task *task)
+{
+    if (!task->held)
+        return;
+    task->held = false;
+    held--;
+    resume(task->tid, PTRACE_CONT, 0);
+}
+
+static void let_all_go(void)
+{
+    for (unsigned bucket = 0; bucket < BUCKETS; bucket++)
+        for (struct task *task = tasks[bucket]; task; task = task->next)
+            let_go(task);
+}
+
+static void shares(struct task *task)
+{
+    if (!task->shares)
+        turn_off(task->tid);
+    task->shares = true;
 }
 
 static void cloned(pid_t tid)
@@ -504,11 +584,12 @@ static void cloned(pid_t tid)
         record_trouble("a process was started that could not be looked at");
     record_call(tid, CLONED, (long long)child, flags, NULL, 0, &(struct strings){0});
     struct task *made = task_of((pid_t)child);
-    made->program = task_of(tid)->program;
+    made->named = true;
     /* After vfork the maker waits, but its other threads do not. */
     if ((flags & CLONE_VM) && !(flags & CLONE_VFORK))
-        task_of(tid)->shares = true;
+        shares(task_of(tid));
     made->shares = (flags & CLONE_VM) && task_of(tid)->shares;
+    let_go(made);
 }
 
 static void stopped(pid_t tid, int status)
@@ -533,6 +614,8 @@ static void stopped(pid_t tid, int status)
             resume(tid, PTRACE_LISTEN, 0); /* stopped for job control: it stays so until SIGCONT */
             return;
         }
+        if (hold(task))
+            return;
         break;
     default:
         if (signal_number == (SIGTRAP | 0x80)) {
@@ -540,6 +623,8 @@ static void stopped(pid_t tid, int status)
                 end_call(task);
             break;
         }
+        if ((signal_number == SIGSEGV || signal_number == SIGBUS) && inject_takes_fault(tid))
+            signal_number = 0;
         /* A signal on its way; within a call its end is still to come. */
         resume(tid, task->call >= 0 ? PTRACE_SYSCALL : PTRACE_CONT, signal_number);
         return;
@@ -552,7 +637,6 @@ static void ended(pid_t tid, int status)
     struct task *task = task_of(tid);
     if (task->call >= 0)
         record_trouble("a process ended while a call had not returned");
-    learn(task);
     forget(tid);
     record_call(tid, ENDED, WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), 0, NULL, 0,
                 &(struct strings){0});
@@ -569,15 +653,19 @@ static void serve(void)
 {
     int status;
     for (;;) {
-        pid_t tid = waitpid(-1, &status, __WALL);
+        pid_t tid = waitpid(-1, &status, __WALL | (held ? WNOHANG : 0));
         if (tid < 0 && errno == ECHILD)
             break;
+        if (tid == 0 && now_ns() - held_since_ns > MOST_HELD_NS)
+            let_all_go();
+        else if (tid == 0)
+            sched_yield();
         if (lingered && recording) {
             record_trouble("a process was left running");
             record_close();
             recording = false;
         }
-        if (tid < 0)
+        if (tid <= 0)
             continue;
         if (WIFSTOPPED(status)) {
             stopped(tid, status);
@@ -588,6 +676,8 @@ static void serve(void)
             alarm(LINGER_S);
     }
     if (recording) {
+        if (atomic_load(&shared->under_way))
+            record_trouble("a process ended while a call had not returned");
         record_call(0, END, 0, 0, NULL, 0, &(struct strings){0});
         record_close();
     }
@@ -597,9 +687,21 @@ static void serve(void)
 
 #define POINTER_AT offsetof(struct seccomp_data, instruction_pointer)
 
+static bool passes(unsigned number)
+{
+    switch (number) {
+#define CALL(name) case SYS_##name:
+        INSIDE(CALL)
+#undef CALL
+        return true;
+    default:
+        return false;
+    }
+}
+
 static unsigned add_filter(struct sock_filter *filter, unsigned at, unsigned number)
 {
-    if (gate && (number == SYS_openat || number == SYS_newfstatat || number == SYS_faccessat || number == SYS_readlinkat)) {
+    if (gate && passes(number)) {
         uint64_t pointer = gate + GATE_CALL_END;
         filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 6);
         filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, POINTER_AT);
@@ -618,7 +720,7 @@ static unsigned add_filter(struct sock_filter *filter, unsigned at, unsigned num
 /* Stops at the calls of calls.h, at those that are newer than this program, and at those of another instruction set. */
 static bool install_filter(void)
 {
-    static struct sock_filter filter[2 * MOST_CALLS];
+    static struct sock_filter filter[3 * MOST_CALLS];
     unsigned at = 0;
     filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
     filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
@@ -634,6 +736,11 @@ static bool install_filter(void)
     filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
     filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE | KNOWN_CALL);
     filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 4);
+    filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0]));
+    filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_SECCOMP, 0, 1);
+    filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE | FILTERING_CALL);
+    filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     for (unsigned number = 0; number < MOST_CALLS; number++)
         if (calls[number].name && number != SYS_sendto)
             at = add_filter(filter, at, number);
@@ -642,7 +749,7 @@ static bool install_filter(void)
     return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
-static void trace(int ready, int record, int done, const char *library)
+static void trace(int ready, int record, int done, const char *image)
 {
     char none = 0;
     setsid();
@@ -662,7 +769,7 @@ static void trace(int ready, int record, int done, const char *library)
         _exit(write(ready, &none, 1) == 1);
     }
     if (gate)
-        inject_begin(library, gate, record);
+        inject_begin(image, gate, record, shared);
     unsigned long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEEXEC |
                             PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
     if (ptrace(PTRACE_SEIZE, command, 0, options))
@@ -670,7 +777,7 @@ static void trace(int ready, int record, int done, const char *library)
     if (write(ready, &none, 1) != 1 || none)
         _exit(1);
     close(ready);
-    task_of(command);
+    task_of(command)->named = true;
     serve();
     _exit(0);
 }
@@ -703,7 +810,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc < 7) {
-        fprintf(stderr, "usage: taskvault-trace RECORD DONE TROUBLE LIBRARY PROGRAM ARGUMENT...\n");
+        fprintf(stderr, "usage: taskvault-trace RECORD DONE TROUBLE IMAGE PROGRAM ARGUMENT...\n");
         return 2;
     }
     int record = atoi(argv[1]), done = atoi(argv[2]), trouble = atoi(argv[3]);
