@@ -1,9 +1,8 @@
 /* Gives programs the code of inside.c: has them map it before their first instruction.
  *
  * The kernel has mapped the program and its loader, and nothing of them has run.  A few instructions are written behind
- * the loader's code, where the last page has room and nothing is; the program begins there.  They make the gate, map
- * the code from the record, call it, and go on to the loader with all registers as they were.  That memory is the new
- * program's own: what called execve is never written to, because after vfork its memory is its parent's too.
+ * the loader's code, where the last page has room and nothing is; the program begins there.  They map the code from the
+ * record, call it, and go on to the loader with all registers as they were.  That memory is the new program's own: what called execve is never written to, because after vfork its memory is its parent's too.
  *
  * Only where the loader is the file whose sites are known: its entry, its sites and the room must be there.
  */
@@ -31,40 +30,19 @@
 
 static const char *const libraries[] = {"/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/usr/lib/libc.so.6"};
 
-/* The first instructions of a program; what is in capitals is filled in. */
+/* The first instructions of a program.  The kernel has left all registers zero but the stack pointer. */
 __asm__(".pushsection .rodata\n"
-        "bootstrap: mov 90f(%rip), %rdi\n" /* mmap: a page for the gate */
-        "mov $4096, %esi\n"
-        "mov $3, %edx\n"
-        "mov $0x100022, %r10d\n"
-        "or $-1, %r8\n"
-        "xor %r9d, %r9d\n"
-        "mov $9, %eax\n"
-        "syscall\n"
-        "cmp 90f(%rip), %rax\n"
-        "jne 3f\n"
-        "mov %rax, %rdi\n"
-        "lea 80f(%rip), %rsi\n"
-        "mov $(81f - 80f), %ecx\n"
-        "rep movsb\n"
-        "mov 90f(%rip), %rdi\n" /* mprotect */
-        "mov $5, %edx\n"
-        "mov $4096, %esi\n"
-        "mov $10, %eax\n"
+        "bootstrap: mov $-100, %rdi\n" /* openat(AT_FDCWD, path of the record, O_RDWR | O_CLOEXEC), with the key */
+        "lea 94f(%rip), %rsi\n"
+        "mov $0x80002, %edx\n"
+        "xor %r10d, %r10d\n"
+        "mov 90f(%rip), %r9\n"
+        "mov $257, %eax\n"
         "syscall\n"
         "test %eax, %eax\n"
-        "jnz 3f\n"
-        "mov $257, %edi\n" /* openat(AT_FDCWD, path of the record, O_RDWR | O_CLOEXEC), through the gate */
-        "mov $-100, %rsi\n"
-        "lea 99f(%rip), %rdx\n"
-        "mov $0x80002, %ecx\n"
-        "xor %r8d, %r8d\n"
-        "call *90f(%rip)\n"
-        "test %eax, %eax\n"
-        "js 3f\n"
+        "js 2f\n"
         "mov %eax, %ebx\n"
-        "mov 90f(%rip), %rdi\n" /* mmap: the code */
-        "add $4096, %rdi\n"
+        "mov 91f(%rip), %rdi\n" /* mmap: the code */
         "mov $16384, %esi\n"
         "mov $5, %edx\n"
         "mov $0x100002, %r10d\n"
@@ -73,37 +51,29 @@ __asm__(".pushsection .rodata\n"
         "mov $9, %eax\n"
         "syscall\n"
         "cmp %rdi, %rax\n"
-        "jne 2f\n"
+        "jne 1f\n"
         "mov %ebx, %edi\n" /* begin(record, told) */
         "lea 90f(%rip), %rsi\n"
         "call *%rax\n"
-        "2: mov %ebx, %edi\n"
+        "1: mov %ebx, %edi\n"
         "mov $3, %eax\n"
         "syscall\n"
-        "3: xor %eax, %eax\n"
+        "2: xor %eax, %eax\n"
         "xor %ebx, %ebx\n"
         "xor %ecx, %ecx\n"
         "xor %edx, %edx\n"
         "xor %esi, %esi\n"
         "xor %edi, %edi\n"
-        "xor %ebp, %ebp\n"
         "xor %r8d, %r8d\n"
         "xor %r9d, %r9d\n"
         "xor %r10d, %r10d\n"
         "xor %r11d, %r11d\n"
-        "jmp *98f(%rip)\n"
-        /* The gate: syscall(number, a, b, c, d) by the C calling convention. */
-        "80: mov %rdi, %rax\n"
-        "mov %rsi, %rdi\n"
-        "mov %rdx, %rsi\n"
-        "mov %rcx, %rdx\n"
-        "mov %r8, %r10\n"
-        "syscall\n"
-        "ret\n"
-        "81: .balign 8\n"
-        "bootstrap_told: 90: .quad 0, 0, 0, 0\n"
-        "98: .quad 0\n"
-        "99: .fill 32, 1, 0\n"
+        "jmp *93f(%rip)\n"
+        ".balign 8\n"
+        "bootstrap_told: 90: .quad 0\n"
+        "91: .quad 0, 0, 0, 0\n"
+        "93: .quad 0\n"
+        "94: .fill 32, 1, 0\n"
         "bootstrap_end: .popsection\n");
 
 extern const char bootstrap[], bootstrap_told[], bootstrap_end[];
@@ -121,12 +91,12 @@ struct image {
     uint64_t peek, peek_end, peek_unreadable;
 };
 
-_Static_assert(CODE_FROM_GATE == 4096 && CODE_BYTES == 16384 && CODE_AT == 32768, "as the instructions above say");
+_Static_assert(CODE_BYTES == 16384 && CODE_AT == 32768, "as the instructions above say");
 _Static_assert(sizeof(struct shared) <= CODE_AT && CODE_AT + CODE_BYTES <= FIRST_ENTRY, "one after the other");
 
-static unsigned long gate; /* 0: nothing is given to programs */
-static struct loader loader;
-static struct patched_file sites; /* of the loader */
+static uint64_t key, code_at; /* 0: nothing is given to programs */
+static struct patched_file loader;
+static uint64_t loader_entry;
 static struct image image;
 static uint64_t clock_offset;
 static uint64_t room;
@@ -173,22 +143,30 @@ static bool load_image(const char *path, int descriptor)
     return true;
 }
 
-bool inject_begin(const char *path, unsigned long at, int descriptor, struct shared *shared)
+/* Pages that neither programs, libraries and stacks nor the shadows of sanitizers are put at. */
+static uint64_t address_from(uint64_t number)
+{
+    return 0x7e9000000000ul + ((number % (0x5000000000ul >> 12)) << 12);
+}
+
+void inject_begin(const char *path, uint64_t drawn, int descriptor, struct shared *shared)
 {
     static const int of_loader[] = {SYS_mmap, -1}, of_library[] = {SYS_mlockall, -1};
+    uint64_t entry;
     clock_offset = find_clock();
-    if (!clock_offset || !sites_find(LOADER, of_loader, &sites, &loader) ||
-        loader.room_bytes < (size_t)(bootstrap_end - bootstrap) || !load_image(path, descriptor))
-        return false;
-    shared->files[0] = sites;
+    if (!clock_offset || bootstrap_end - bootstrap > FIRST_BYTES ||
+        !sites_find(LOADER, of_loader, &loader, &loader_entry) || loader.room_bytes < FIRST_BYTES ||
+        !load_image(path, descriptor))
+        return;
+    shared->files[0] = loader;
     for (size_t one = 0; one < sizeof libraries / sizeof *libraries; one++)
-        if (sites_find(libraries[one], of_library, &shared->files[1], NULL))
+        if (sites_find(libraries[one], of_library, &shared->files[1], &entry))
             break;
     if (snprintf(record_path, sizeof record_path, "/proc/%d/fd/%d", getpid(), descriptor) >= (int)sizeof record_path)
-        return false;
+        return;
     room = shared->room;
-    gate = at;
-    return true;
+    key = drawn;
+    code_at = address_from(drawn);
 }
 
 /* Whether the loader at `base` is the one that is known. */
@@ -196,25 +174,25 @@ static bool is_known(pid_t tid, uint64_t base)
 {
     char there[MOST_LOOKED_AT][SITE_BYTES];
     struct iovec here = {there, 0}, remote[MOST_LOOKED_AT];
-    uint32_t count = sites.count < MOST_LOOKED_AT ? sites.count : MOST_LOOKED_AT;
+    uint32_t count = loader.count < MOST_LOOKED_AT ? loader.count : MOST_LOOKED_AT;
     for (uint32_t at = 0; at < count; at++)
-        remote[at] = (struct iovec){(void *)(base + sites.sites[at].at), SITE_BYTES};
+        remote[at] = (struct iovec){(void *)(base + loader.sites[at].at), SITE_BYTES};
     here.iov_len = count * SITE_BYTES;
     if (process_vm_readv(tid, &here, 1, remote, count, 0) != (ssize_t)here.iov_len)
         return false;
     for (uint32_t at = 0; at < count; at++)
-        if (memcmp(there[at], sites.sites[at].bytes, SITE_BYTES))
+        if (memcmp(there[at], loader.sites[at].bytes, SITE_BYTES))
             return false;
     return true;
 }
 
 void inject(pid_t tid, uint64_t base, uint64_t kernel)
 {
-    char first[512], path[32];
-    struct filled filled = {{gate, base, kernel + clock_offset, room}, base + loader.entry, ""};
+    char first[FIRST_BYTES], path[32];
+    struct filled filled = {{key, code_at, base, kernel + clock_offset, room}, base + loader_entry, ""};
     size_t bytes = (size_t)(bootstrap_end - bootstrap);
     errno = 0;
-    long pointer = gate && base && kernel ? ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) : 0;
+    long pointer = key && base && kernel ? ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) : 0;
     if (!pointer || errno || (uint64_t)pointer != filled.entry || !is_known(tid, base))
         return;
     memcpy(filled.record, record_path, sizeof record_path);
@@ -232,16 +210,15 @@ void inject(pid_t tid, uint64_t base, uint64_t kernel)
 bool inject_turn_off(pid_t tid)
 {
     uint32_t off = 1;
-    struct iovec here = {&off, sizeof off}, there = {(void *)(gate + STATE_FROM_GATE), sizeof off};
-    return !gate || process_vm_writev(tid, &here, 1, &there, 1, 0) == sizeof off || errno == EFAULT || errno == ESRCH;
+    struct iovec here = {&off, sizeof off}, there = {(void *)(code_at + STATE_FROM_CODE), sizeof off};
+    return !key || process_vm_writev(tid, &here, 1, &there, 1, 0) == sizeof off || errno == EFAULT || errno == ESRCH;
 }
 
 bool inject_takes_fault(pid_t tid)
 {
-    uint64_t code = gate + CODE_FROM_GATE;
-    if (!gate)
+    if (!key)
         return false;
-    uint64_t at = (uint64_t)ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) - code;
+    uint64_t at = (uint64_t)ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) - code_at;
     return at >= image.peek && at < image.peek_end &&
-           !ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), code + image.peek_unreadable);
+           !ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), code_at + image.peek_unreadable);
 }

@@ -8,10 +8,9 @@
 
 #include "shared.h"
 
-#define GATE_CALL_END 17 /* where the instruction after `syscall` is in the gate */
-
-/* Puts the code of the file `image` into the record, which programs get at as `descriptor`.  Returns whether it can. */
-bool inject_begin(const char *image, unsigned long gate, int descriptor, struct shared *shared);
+/* Puts the code of the file `image` into the record, which programs get at as `descriptor`.  With `key` as their sixth
+ * argument the calls of INSIDE pass the filter. */
+void inject_begin(const char *image, uint64_t key, int descriptor, struct shared *shared);
 
 /* The task has just become a program and has not run a single instruction of it.  Has it run the code first, if it is
  * for a loader that is known.  `base` is where the kernel put the loader, `kernel` where its own page is. */

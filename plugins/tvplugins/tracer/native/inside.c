@@ -2,7 +2,7 @@
  *
  * Where the C library and its loader make such a call - `mov $NUMBER,%eax; syscall` - the `mov` is replaced by a jump to
  * here (the `syscall` stays, and is where everything goes that is not understood).  The tracer's filter lets the call
- * pass only from one instruction, the gate, at an address that the tracer chose for this run.  All others stop: nothing
+ * pass only with a key as its sixth argument, which it does not have, that was drawn for this run.  All others stop: nothing
  * depends on this code for being seen; it only saves time.  It gives up silently wherever it cannot work.
  *
  * It runs where a system call would, on any stack and before the program has any libraries: it has none either, uses
@@ -22,20 +22,19 @@
 
 #include "shared.h"
 
-#define NOTED 1024 /* a power of two */
+#define NOTED 500 /* with what else is in the state less than a page */
 #define PAGE 4096
+#define COMMON_BYTES 13
 #define STUB_BYTES 17
 #define BEGINNING 16 /* bytes of a path that are looked at before the call */
 #define BASE_BYTES 256
-#define NEAR (1ll << 30) /* well within reach of a jump */
 #define ROOM_LEFT (1 << 20)
 
-typedef long (*gate_function)(long number, long a, long b, long c, long d);
 typedef int (*clock_function)(clockid_t clock, struct timespec *now);
 
 struct state {
     _Atomic uint32_t off; /* set by the tracer: calls are made where they were */
-    gate_function gate;
+    long key;
     clock_function clock;
     struct shared *shared;
     _Atomic uint64_t noted[NOTED];
@@ -114,7 +113,7 @@ __asm__(".pushsection .head, \"ax\"\n"
 
 static struct state *state_here(void)
 {
-    return (struct state *)(image + CODE_BYTES);
+    return (struct state *)(image + STATE_FROM_CODE);
 }
 
 /* A system call that the filter does not look at. */
@@ -129,6 +128,12 @@ static long direct(long number, long a, long b, long c, long d, long e, long f)
                      : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
                      : "rcx", "r11", "memory");
     return result;
+}
+
+/* One that the filter lets pass. */
+static long passing(const struct state *state, long number, long a, long b, long c, long d)
+{
+    return direct(number, a, b, c, d, 0, state->key);
 }
 
 static bool failed(long result)
@@ -187,33 +192,26 @@ static uint8_t *site_in(const struct site *site, uint8_t *at, size_t bytes, uint
 }
 
 /* Puts jumps into the code of a file that has just been mapped, which nothing runs yet but the loader, and that waits
- * for us.  `at` is where the byte `from` of the file is.  The code stays executable all the time, so that nothing is
- * lost where a system forbids to change it. */
-static void patch(const struct patched_file *file, uint8_t *at, size_t bytes, uint64_t from)
+ * for us; `at` is where the byte `from` of the file is.  What they jump to is put behind the code, where it does not fill
+ * its last page.  It stays executable all the time, so that nothing is lost where a system forbids to change it. */
+static void patch(const struct patched_file *file, uint8_t *at, size_t bytes, uint64_t from, uint64_t used)
 {
-    uint8_t *page = (uint8_t *)direct(SYS_mmap, 0, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (failed((long)page))
+    uint64_t room = file->room + used - from;
+    if (used + COMMON_BYTES + file->count * STUB_BYTES > file->room_bytes || room > bytes ||
+        direct(SYS_mprotect, (long)at, (long)bytes, PROT_READ | PROT_WRITE | PROT_EXEC, 0, 0, 0))
         return;
+    uint8_t *common = at + room;
     uint64_t to = (uint64_t)&entry;
-    uint8_t *next = put_byte(put_byte(page, 0x49), 0xbb); /* movabs $entry,%r11; jmp *%r11 */
+    uint8_t *next = put_byte(put_byte(common, 0x49), 0xbb); /* movabs $entry,%r11; jmp *%r11 */
     copy(next, &to, 8);
     next = put_byte(put_byte(put_byte(next + 8, 0x41), 0xff), 0xe3);
-    if (at - page > NEAR || page - at > NEAR || bytes > NEAR ||
-        direct(SYS_mprotect, (long)at, (long)bytes, PROT_READ | PROT_WRITE | PROT_EXEC, 0, 0, 0)) {
-        direct(SYS_munmap, (long)page, PAGE, 0, 0, 0, 0);
-        return;
+    for (const struct site *site = file->sites; site < file->sites + file->count; site++) {
+        uint8_t *there = site_in(site, at, bytes, from), *stub = next;
+        if (there) {
+            next = put_stub(stub, there, common);
+            put_offset(put_byte(there, 0xe9), stub);
+        }
     }
-    uint8_t *stub = next, *there;
-    for (const struct site *site = file->sites; site < file->sites + file->count; site++)
-        if ((there = site_in(site, at, bytes, from)))
-            next = put_stub(next, there, page);
-    /* The stubs first: whoever gets to one finds all of it. */
-    if (!direct(SYS_mprotect, (long)page, PAGE, PROT_READ | PROT_EXEC, 0, 0, 0))
-        for (const struct site *site = file->sites; site < file->sites + file->count; site++)
-            if ((there = site_in(site, at, bytes, from))) {
-                put_offset(put_byte(there, 0xe9), stub);
-                stub += STUB_BYTES;
-            }
     direct(SYS_mprotect, (long)at, (long)bytes, PROT_READ | PROT_EXEC, 0, 0, 0);
 }
 
@@ -231,7 +229,7 @@ static bool map(struct state *state, struct frame *frame)
         if (file->inode && file->inode == status.st_ino && file->device == status.st_dev &&
             file->bytes == (uint64_t)status.st_size &&
             file->changed_ns == (uint64_t)status.st_mtim.tv_sec * 1000000000 + (uint64_t)status.st_mtim.tv_nsec)
-            patch(file, (uint8_t *)result, (size_t)given[1], (uint64_t)given[5]);
+            patch(file, (uint8_t *)result, (size_t)given[1], (uint64_t)given[5], 0);
     return true;
 }
 
@@ -245,14 +243,14 @@ void begin(int record, const struct told *told)
     if (direct(SYS_mmap, (long)state, sizeof *state, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (long)state)
         return;
-    state->shared = (struct shared *)(told->gate + RECORD_FROM_GATE);
+    state->shared = (struct shared *)(told->code + RECORD_FROM_CODE);
     if (direct(SYS_mmap, (long)state->shared, (long)told->room, PROT_READ | PROT_WRITE,
                MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, record, 0) != (long)state->shared)
         return;
-    state->gate = (gate_function)told->gate;
+    state->key = (long)told->key;
     state->clock = (clock_function)told->clock;
     const struct patched_file *loader = &state->shared->files[0];
-    patch(loader, (uint8_t *)(told->loader + loader->text), loader->text_bytes, loader->text);
+    patch(loader, (uint8_t *)(told->loader + loader->text), loader->text_bytes, loader->text, FIRST_BYTES);
 }
 
 /* --- noting calls ------------------------------------------------------------------------------------------------- */
@@ -286,7 +284,7 @@ struct looked {
 
 static bool noted_before(struct state *state, uint64_t key)
 {
-    return atomic_load_explicit(&state->noted[key & (NOTED - 1)], memory_order_relaxed) == key;
+    return atomic_load_explicit(&state->noted[key % NOTED], memory_order_relaxed) == key;
 }
 
 static uint64_t mix(uint64_t hash, uint64_t word)
@@ -336,7 +334,7 @@ static size_t path_of(struct state *state, int descriptor, char *to)
     while (count)
         name[at++] = digits[--count];
     name[at] = 0;
-    long length = state->gate(SYS_readlinkat, AT_FDCWD, (long)name, (long)to, BASE_BYTES);
+    long length = passing(state, SYS_readlinkat, AT_FDCWD, (long)name, (long)to, BASE_BYTES);
     return failed(length) || length >= BASE_BYTES ? 0 : (size_t)length;
 }
 
@@ -382,7 +380,7 @@ static void note(struct state *state, struct looked *call, long result)
         next = put(next, (const char *)&call->before[number].what, call->before[number].length);
     atomic_store_explicit(&head->length, (uint32_t)bytes, memory_order_release);
     if (looks)
-        atomic_store_explicit(&state->noted[key & (NOTED - 1)], key, memory_order_relaxed);
+        atomic_store_explicit(&state->noted[key % NOTED], key, memory_order_relaxed);
 }
 
 /* --- calls -------------------------------------------------------------------------------------------------------- */
@@ -397,7 +395,7 @@ static void look_before(struct state *state, struct looked *call, const char *pa
     before->length = 0;
     if (!*path || call->is_opened)
         return;
-    long result = state->gate(SYS_newfstatat, call->directory, (long)path, (long)&status,
+    long result = passing(state, SYS_newfstatat, call->directory, (long)path, (long)&status,
                               follows ? 0 : AT_SYMLINK_NOFOLLOW);
     if (result && result != -ENOENT)
         return;
@@ -520,7 +518,7 @@ bool handle(struct frame *frame)
         if (call.second)
             look_before(state, &call, call.second);
     }
-    long result = state->gate(frame->number, given[0], given[1], given[2], given[3]);
+    long result = passing(state, frame->number, given[0], given[1], given[2], given[3]);
     /* What failed so had no effect, and is made again, for the tracer to see what can be read of its arguments. */
     bool again = result == -EFAULT || result == -ENAMETOOLONG;
     if (!again && what == UNDERSTOOD)

@@ -26,14 +26,13 @@
 #define FEWEST_BYTES (1ull << 21)
 #define FIRST_ENTRY 65536
 
-/* Where the code is in the record, and what is where in a program's memory: the gate's page, the code, its
- * state, all of the record. */
+/* Where the code is in the record; where its state and all of the record are in a program's memory, from it. */
 #define CODE_AT 32768
 #define CODE_BYTES 16384
-#define CODE_FROM_GATE 4096
-#define STATE_FROM_GATE (CODE_FROM_GATE + CODE_BYTES)
-#define RECORD_FROM_GATE (1 << 20)
+#define STATE_FROM_CODE CODE_BYTES
+#define RECORD_FROM_CODE (1 << 20)
 
+#define FIRST_BYTES 512 /* behind the loader's code, for the first instructions of inject.c */
 #define MOST_SITES 64
 #define PATCHED_FILES 2 /* the loader and the C library */
 #define MOVE_BYTES 5    /* mov $CONSTANT,%REGISTER */
@@ -49,6 +48,7 @@
 struct patched_file {
     uint64_t device, inode, bytes, changed_ns; /* which it is; zero inode: none */
     uint64_t text, text_bytes; /* of the segment with its code: where it is in the file, whole pages */
+    uint64_t room, room_bytes; /* behind its code, up to the end of the last page: nothing is there */
     uint32_t count;
     struct site {
         uint32_t at; /* in the file, of the `mov` */
@@ -68,7 +68,8 @@ struct shared {
 
 /* What the code is told when it begins. */
 struct told {
-    uint64_t gate;
+    uint64_t key;     /* with this as a sixth argument a call passes the filter */
+    uint64_t code;    /* where this is to be mapped */
     uint64_t loader;  /* where its file begins in memory */
     uint64_t clock;   /* clock_gettime of the kernel's page */
     uint64_t room;

@@ -75,8 +75,7 @@ static void find_in(const unsigned char *code, uint64_t from, uint64_t to, const
     }
 }
 
-static bool understand(const unsigned char *code, uint64_t bytes, const int *others, struct patched_file *file,
-                       struct loader *loader)
+static bool understand(const unsigned char *code, uint64_t bytes, const int *others, struct patched_file *file)
 {
     const Elf64_Ehdr *head = (const Elf64_Ehdr *)code;
     const Elf64_Phdr *text = NULL;
@@ -96,16 +95,15 @@ static bool understand(const unsigned char *code, uint64_t bytes, const int *oth
     file->text = text->p_offset;
     file->text_bytes = (text->p_filesz + PAGE - 1) & ~(PAGE - 1);
     find_in(code, text->p_offset, end, others, file);
-    if (loader) {
-        *loader = (struct loader){head->e_entry, end, file->text + file->text_bytes - end};
-        for (uint64_t at = end; at < end + loader->room_bytes; at++)
-            if (at >= bytes || code[at])
-                return false;
-    }
+    file->room = end;
+    file->room_bytes = file->text + file->text_bytes - end;
+    for (uint64_t at = end; at < end + file->room_bytes; at++)
+        if (at >= bytes || code[at])
+            return false;
     return file->count > 0;
 }
 
-bool sites_find(const char *path, const int *others, struct patched_file *file, struct loader *loader)
+bool sites_find(const char *path, const int *others, struct patched_file *file, uint64_t *entry)
 {
     struct stat status;
     bool understood = false;
@@ -117,7 +115,8 @@ bool sites_find(const char *path, const int *others, struct patched_file *file, 
         uint64_t bytes = (uint64_t)status.st_size;
         void *code = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (code != MAP_FAILED) {
-            understood = understand(code, bytes, others, file, loader);
+            understood = understand(code, bytes, others, file);
+            *entry = understood ? ((const Elf64_Ehdr *)code)->e_entry : 0;
             munmap(code, bytes);
         }
     }

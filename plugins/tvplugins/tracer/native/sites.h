@@ -6,14 +6,8 @@
 
 #include "shared.h"
 
-/* What of a loader is needed besides its sites. */
-struct loader {
-    uint64_t entry;           /* in memory, from its beginning */
-    uint64_t room, room_bytes; /* behind its code, up to the end of the page: nothing is there */
-};
-
-/* Finds the calls of INSIDE and `others` in an executable file; also what `loader` says, unless it is NULL.
- * False if it is not understood. */
-bool sites_find(const char *path, const int *others, struct patched_file *file, struct loader *loader);
+/* Finds the calls of INSIDE and `others`, which end with -1, in an executable file, and where in memory it begins to
+ * run, from its beginning.  False if it is not understood. */
+bool sites_find(const char *path, const int *others, struct patched_file *file, uint64_t *entry);
 
 #endif

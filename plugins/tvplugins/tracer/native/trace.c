@@ -9,7 +9,7 @@
  *
  * A seccomp filter stops a task at the calls of calls.h alone, all others run at full speed.  At each stop the
  * arguments are read with process_vm_readv, and when the call has returned one entry is appended to the record (shared.h).
- * What the code inside of programs notes itself passes the filter: it comes from the gate.
+ * What the code inside of programs notes itself passes the filter: it has the key.
  * The command cannot outlive its tracer unseen: PTRACE_O_EXITKILL.
  */
 #define _GNU_SOURCE
@@ -53,7 +53,8 @@
 #define FILTERING_CALL 3 /* prctl(PR_SET_SECCOMP) */
 #define PATH_BYTES 4096
 #define EMPTY_PATH 0x1000
-#define MOST_HELD_NS 100000000 /* who made a task may have been killed before it was heard of */
+#define MOST_HELD_NS 1000000000 /* who made a task may have been killed before it was heard of */
+#define SOON_NS 100000
 #define LINGER_S 2 /* how long the record goes on after the command has ended */
 
 struct call {
@@ -89,7 +90,7 @@ static struct task *tasks[BUCKETS];
 static unsigned living, held;
 static int64_t held_since_ns;
 static pid_t command;
-static unsigned long gate;
+static uint64_t key; /* with this as their sixth argument the calls of INSIDE pass; 0: none do */
 static struct shared *shared;
 static bool recording = true;
 static volatile sig_atomic_t lingered;
@@ -505,8 +506,8 @@ static void executed(pid_t tid)
         close(file);
     struct auxiliary told = read_auxiliary(tid);
     if (task->call != SYS_execve && task->call != SYS_execveat) {
-        /* The filter let it pass, so it came from the gate, which knows execve only. */
-        if (gate && recording)
+        /* The filter let it pass, so it came with the key. */
+        if (key && recording)
             atomic_fetch_sub(&shared->under_way, 1);
         else if (recording)
             record_trouble("a program was executed without a call that was seen");
@@ -560,6 +561,18 @@ static void let_all_go(void)
     for (unsigned bucket = 0; bucket < BUCKETS; bucket++)
         for (struct task *task = tasks[bucket]; task; task = task->next)
             let_go(task);
+}
+
+/* Nothing is to be done but to hear who made the tasks that are held, which takes microseconds if all goes well. */
+static void wait_for_names(void)
+{
+    int64_t waited_ns = now_ns() - held_since_ns;
+    if (waited_ns > MOST_HELD_NS)
+        let_all_go();
+    else if (waited_ns < SOON_NS)
+        sched_yield();
+    else
+        nanosleep(&(struct timespec){.tv_nsec = SOON_NS}, NULL);
 }
 
 static void shares(struct task *task)
@@ -656,10 +669,8 @@ static void serve(void)
         pid_t tid = waitpid(-1, &status, __WALL | (held ? WNOHANG : 0));
         if (tid < 0 && errno == ECHILD)
             break;
-        if (tid == 0 && now_ns() - held_since_ns > MOST_HELD_NS)
-            let_all_go();
-        else if (tid == 0)
-            sched_yield();
+        if (tid == 0)
+            wait_for_names();
         if (lingered && recording) {
             record_trouble("a process was left running");
             record_close();
@@ -685,7 +696,7 @@ static void serve(void)
 
 /* --- beginning ---------------------------------------------------------------------------------------------------- */
 
-#define POINTER_AT offsetof(struct seccomp_data, instruction_pointer)
+#define KEY_AT offsetof(struct seccomp_data, args[5])
 
 static bool passes(unsigned number)
 {
@@ -701,13 +712,12 @@ static bool passes(unsigned number)
 
 static unsigned add_filter(struct sock_filter *filter, unsigned at, unsigned number)
 {
-    if (gate && passes(number)) {
-        uint64_t pointer = gate + GATE_CALL_END;
+    if (key && passes(number)) {
         filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 6);
-        filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, POINTER_AT);
-        filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)pointer, 0, 3);
-        filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, POINTER_AT + 4);
-        filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(pointer >> 32), 0, 1);
+        filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, KEY_AT);
+        filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)key, 0, 3);
+        filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, KEY_AT + 4);
+        filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(key >> 32), 0, 1);
         filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
         filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE | KNOWN_CALL);
         return at;
@@ -768,8 +778,8 @@ static void trace(int ready, int record, int done, const char *image)
         none = (char)errno;
         _exit(write(ready, &none, 1) == 1);
     }
-    if (gate)
-        inject_begin(image, gate, record, shared);
+    if (key)
+        inject_begin(image, key, record, shared);
     unsigned long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEEXEC |
                             PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
     if (ptrace(PTRACE_SEIZE, command, 0, options))
@@ -789,13 +799,11 @@ static void fail(int trouble, int error)
     _exit(127);
 }
 
-/* A page that neither programs, libraries and stacks nor the shadows of sanitizers are put at; nobody can guess it. */
-static unsigned long random_gate(void)
+/* A number that nobody can guess and no argument is by chance. */
+static uint64_t drawn_key(void)
 {
     uint64_t number;
-    if (getrandom(&number, sizeof number, 0) != sizeof number)
-        return 0;
-    return 0x7e9000000000ul + ((number % (0x5000000000ul >> 12)) << 12);
+    return getrandom(&number, sizeof number, 0) == sizeof number ? number | 1ull << 63 : 0;
 }
 
 int main(int argc, char **argv)
@@ -821,7 +829,7 @@ int main(int argc, char **argv)
         fail(trouble, errno);
     command = getpid();
     if (*argv[4])
-        gate = random_gate();
+        key = drawn_key();
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0); /* not from one of ours, where Yama would allow it */
     pid_t middle = fork();
     if (middle == 0) {
