@@ -38,11 +38,11 @@ class TestNative(TracerContract):
         return native_tracer.make({})
 
 
-class TestNativeWithoutLibrary(TracerContract):
-    """What it sees does not depend on what it loads into programs."""
+class TestNativeWithNothingInside(TracerContract):
+    """What it sees does not depend on what it puts into programs."""
 
     def make_tracer(self) -> Tracer:
-        return native_tracer.NativeTracer(library=None)
+        return native_tracer.NativeTracer(image=None)
 
 
 def test_unknown_parameters_are_refused_by_name() -> None:
@@ -114,13 +114,13 @@ def fill() -> None:
     assert any("room" in reason for reason in seen.incomplete)
 
 
-def test_a_program_that_may_not_read_the_library_does_not_hear_of_it(tmp_path: Path) -> None:
-    library = tmp_path / "inside.bin"
-    shutil.copy(native_tracer.LIBRARY, library)
+def test_a_program_that_may_not_read_the_record_does_not_hear_of_it(tmp_path: Path) -> None:
+    image = tmp_path / "inside.bin"
+    shutil.copy(native_tracer.IMAGE, image)
     shell = ["sh", "-c", f"setpriv --reuid=65534 --clear-groups cat /dev/null 2>{tmp_path}/said"]
     plain = subprocess.run(shell, check=False).returncode
     said = (tmp_path / "said").read_text()
-    assert watch(native_tracer.NativeTracer(library=library), shell, tmp_path)[0] == plain
+    assert watch(native_tracer.NativeTracer(image=image), shell, tmp_path)[0] == plain
     assert (tmp_path / "said").read_text() == said
 
 

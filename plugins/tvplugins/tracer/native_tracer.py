@@ -21,16 +21,16 @@ from tvplugins.tracer.links import RealDisk
 from tvplugins.tracer.native_record import read_record
 
 PROGRAM = Path(__file__).with_name("native") / "taskvault-trace"
-LIBRARY = PROGRAM.with_name("taskvault-inside.bin")
+IMAGE = PROGRAM.with_name("taskvault-inside.bin")
 
 
 class NativeTracer:
     """Its program becomes the command; what traces is a grandchild of it."""
 
-    def __init__(self, program: Path = PROGRAM, library: Path | None = LIBRARY) -> None:
-        """Without a library nothing is loaded into traced programs, and every call that counts is stopped."""
+    def __init__(self, program: Path = PROGRAM, image: Path | None = IMAGE) -> None:
+        """Without an image nothing is put into traced programs, and every call that counts is stopped."""
         self._program = program
-        self._library = library if library is not None and library.exists() else None
+        self._image = image if image is not None and image.exists() else None
         self._trouble: str | None = None
         self._names: dict[int, str] = {}
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class NativeTracer:
         """Start the command; raise `OSError`."""
         if self.trouble():
             raise OSError(errno.ENOSYS, self.trouble(), str(self._program))
-        return NativeProcess([str(self._program), str(self._library or "")], command, self._names)
+        return NativeProcess([str(self._program), str(self._image or "")], command, self._names)
 
     def _try(self) -> str:
         if not os.access(self._program, os.X_OK):

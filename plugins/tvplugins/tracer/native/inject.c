@@ -186,7 +186,7 @@ static bool is_known(pid_t tid, uint64_t base)
     return true;
 }
 
-void inject(pid_t tid, uint64_t base, uint64_t kernel)
+bool inject(pid_t tid, uint64_t base, uint64_t kernel)
 {
     char first[FIRST_BYTES], path[32];
     struct filled filled = {{key, code_at, base, kernel + clock_offset, room}, base + loader_entry, ""};
@@ -194,17 +194,17 @@ void inject(pid_t tid, uint64_t base, uint64_t kernel)
     errno = 0;
     long pointer = key && base && kernel ? ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) : 0;
     if (!pointer || errno || (uint64_t)pointer != filled.entry || !is_known(tid, base))
-        return;
+        return false;
     memcpy(filled.record, record_path, sizeof record_path);
     memcpy(first, bootstrap, bytes);
     memcpy(first + (bootstrap_told - bootstrap), &filled, sizeof filled);
     snprintf(path, sizeof path, "/proc/%d/mem", tid);
     int memory = open(path, O_WRONLY | O_CLOEXEC);
     if (memory < 0)
-        return;
-    if (pwrite(memory, first, bytes, (off_t)(base + loader.room)) == (ssize_t)bytes)
-        ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), base + loader.room);
+        return false;
+    bool written = pwrite(memory, first, bytes, (off_t)(base + loader.room)) == (ssize_t)bytes;
     close(memory);
+    return written && !ptrace(PTRACE_POKEUSER, tid, offsetof(struct user_regs_struct, rip), base + loader.room);
 }
 
 bool inject_turn_off(pid_t tid)

@@ -13,8 +13,8 @@
 void inject_begin(const char *image, uint64_t key, int descriptor, struct shared *shared);
 
 /* The task has just become a program and has not run a single instruction of it.  Has it run the code first, if it is
- * for a loader that is known.  `base` is where the kernel put the loader, `kernel` where its own page is. */
-void inject(pid_t tid, uint64_t base, uint64_t kernel);
+ * for a loader that is known.  `base` is where the kernel put the loader, `kernel` where its own page is.  Whether it will. */
+bool inject(pid_t tid, uint64_t base, uint64_t kernel);
 
 /* From now on the task's memory is not its alone, or its calls are filtered: it makes them where they were.
  * False if it could not be told. */

@@ -125,7 +125,7 @@ void record_trouble(const char *reason)
     record_call(0, TROUBLE, 0, 0, reason, (int)strlen(reason), &(struct strings){0});
 }
 
-/* The library finds the record full from now on, and makes no calls itself any more. */
+/* The code inside of programs finds the record full from now on, and makes no calls itself any more. */
 void record_close(void)
 {
     shared->final = atomic_exchange(&shared->end, shared->room);

@@ -75,6 +75,7 @@ static const struct call calls[MOST_CALLS] = {
 struct task {
     pid_t tid;
     int call;          /* number of the call that has begun and must be reported, -1 for none */
+    bool inside;       /* the code of inside.c is in its memory */
     bool named;        /* whoever made it has said so */
     bool held;         /* it has stopped for the first time and is not let go on before it is named */
     bool shares;       /* another task may write to its memory, and change a path after it was read */
@@ -322,9 +323,9 @@ static void resume(pid_t tid, enum __ptrace_request how, int signal_number)
     ptrace(how, tid, 0, signal_number); /* it may have been killed meanwhile: then its end is reported next */
 }
 
-static void turn_off(pid_t tid)
+static void turn_off(const struct task *task)
 {
-    if (recording && !inject_turn_off(tid))
+    if (recording && task->inside && !inject_turn_off(task->tid))
         record_trouble("a program could not be told to leave its calls to the tracer");
 }
 
@@ -335,7 +336,7 @@ static bool begin_call(struct task *task)
     if (ptrace(PTRACE_GET_SYSCALL_INFO, task->tid, sizeof info, &info) <= 0)
         return false;
     if (info.seccomp.ret_data == FILTERING_CALL || info.seccomp.nr == SYS_seccomp)
-        turn_off(task->tid); /* a filter of its own may look where a call comes from */
+        turn_off(task); /* a filter of its own may look where a call comes from */
     if (info.seccomp.ret_data == FILTERING_CALL)
         return false;
     if (info.seccomp.ret_data == FOREIGN_CALL) {
@@ -523,8 +524,7 @@ static void executed(pid_t tid)
     task = task_of(tid);
     task->call = -1;
     task->shares = false;
-    if (recording)
-        inject(tid, told.base, told.kernel);
+    task->inside = recording && inject(tid, told.base, told.kernel);
 }
 
 static int64_t now_ns(void)
@@ -559,8 +559,11 @@ static void let_go(struct task *task)
 static void let_all_go(void)
 {
     for (unsigned bucket = 0; bucket < BUCKETS; bucket++)
-        for (struct task *task = tasks[bucket]; task; task = task->next)
+        for (struct task *task = tasks[bucket]; task; task = task->next) {
+            task->inside |= task->held; /* it may be */
+            task->named = true;
             let_go(task);
+        }
 }
 
 /* Nothing is to be done but to hear who made the tasks that are held, which takes microseconds if all goes well. */
@@ -578,7 +581,7 @@ static void wait_for_names(void)
 static void shares(struct task *task)
 {
     if (!task->shares)
-        turn_off(task->tid);
+        turn_off(task);
     task->shares = true;
 }
 
@@ -597,6 +600,8 @@ static void cloned(pid_t tid)
         record_trouble("a process was started that could not be looked at");
     record_call(tid, CLONED, (long long)child, flags, NULL, 0, &(struct strings){0});
     struct task *made = task_of((pid_t)child);
+    if (!made->named)
+        made->inside = task_of(tid)->inside;
     made->named = true;
     /* After vfork the maker waits, but its other threads do not. */
     if ((flags & CLONE_VM) && !(flags & CLONE_VFORK))
