@@ -16,6 +16,7 @@ from benchmarks.cases import (
     entries,
     entry_table,
     eviction,
+    filesystem,
     memory,
     save,
     sequential,
@@ -39,13 +40,16 @@ CASES: dict[str, Callable[[Path, int], Sequence[Outcome | Table]]] = {
     "eviction": eviction.measure,
     "tracer": tracer.measure,
     "transport": transport.measure,
+    "filesystem": filesystem.measure,
 }
+ROWS = {f"filesystem/{name}": measure for name, measure in filesystem.ROWS.items()}
+"""Parts of cases, to be run alone."""
 
 
 def main() -> int:
     """Run what was asked for; exit with 1 if a floor was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="cases to run; all if none is named")
+    parser.add_argument("cases", nargs="*", choices=[[], *CASES, *ROWS], help="cases to run; all if none is named")
     parser.add_argument("--pairs", type=int, default=15, help="alternating pairs a case (default 15)")
     parser.add_argument("--cache", type=Path, default=Path(".bench"), help="where inputs are kept (default .bench)")
     parser.add_argument("--write", action="store_true", help="add the table to docs/benchmarks.md")
@@ -55,7 +59,7 @@ def main() -> int:
     outcomes: list[Outcome | Table] = []
     for name in options.cases or CASES:
         print(f"{name}:", file=sys.stderr, flush=True)
-        outcomes += CASES[name](cache, options.pairs)
+        outcomes += (CASES | ROWS)[name](cache, options.pairs)
         # At once, since the whole takes half an hour and may be interrupted.
         print(render(outcomes), file=sys.stderr, flush=True)
     table = render(outcomes)

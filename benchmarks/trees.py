@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.pairs import run
+from benchmarks.workplace import fresh
 
 REAL_TREE = (
     "numpy==2.3.5",
@@ -29,6 +31,10 @@ REAL_TREE = (
     "django==5.2.8",
 )
 """What a data scientist's site-packages looks like: 1.2 GiB, 27,000 files, shared objects and text."""
+
+SOURCES = ("django==5.2.8", "sympy==1.14.0")
+NPM = {"core-js": "3.40.0", "date-fns": "4.1.0", "lodash": "4.17.21", "rxjs": "7.8.2"}
+"""12,000 files."""
 
 
 def real_tree(cache: Path) -> Path:
@@ -102,3 +108,55 @@ def archive(tree: Path) -> Path:
     if not path.exists():
         run("tar", "--zstd", "-C", str(tree), "-cf", str(path), ".")
     return path
+
+
+def plain_archive(tree: Path) -> Path:
+    """Make `tar` of a tree beside it, once."""
+    path = tree.with_name(tree.name + ".tar")
+    if not path.exists():
+        run("tar", "-C", str(tree), "-cf", str(path), ".")
+    return path
+
+
+def repository(cache: Path) -> Path:
+    """Make a git repository of real sources, 5,200 files in one pack, once."""
+    tree = cache / "repository"
+    if not tree.exists():
+        partial = fresh(cache / "repository.partial")
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-compile",
+            "--target",
+            str(partial),
+            *SOURCES,
+        )
+        git = ("git", "-C", str(partial), "-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
+        run("git", "init", "-q", str(partial))
+        run(*git, "add", "--all")
+        run(*git, "commit", "-q", "-m", "sources")
+        run(*git, "gc", "-q")
+        partial.rename(tree)
+    return tree
+
+
+def npm_project(cache: Path) -> Path:
+    """Make a project with its lock file and fill npm's cache with its packages, once; needs npm and its registry."""
+    project = cache / "npm-project"
+    if not (project / "node_modules").exists():
+        project.mkdir(exist_ok=True)
+        (project / "package.json").write_text(
+            json.dumps({"name": "benchmark", "version": "1.0.0", "dependencies": NPM})
+        )
+        run("npm", "install", "--package-lock-only", "--ignore-scripts", "--no-audit", "--no-fund", cwd=str(project))
+        run(*npm_ci(cache), cwd=str(project))
+    return project
+
+
+def npm_ci(cache: Path) -> tuple[str, ...]:
+    """Return the command that installs what a lock file says, from a cache that is only used here."""
+    return "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--cache", str(cache / "npm-cache")

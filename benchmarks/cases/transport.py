@@ -69,14 +69,14 @@ class Comparison:
             if kind == "cold":
                 drop_caches()
             arguments = (kind, str(place.work), str(asked), str(clients), str(next(self.numbers)))
-            return float(output(str(self.client), *arguments))
+            return float(output(str(self.client), *arguments).split()[0])
 
         return self.compare(title, measure, each=asked * clients)
 
 
 def measure(cache: Path, pairs: int) -> Sequence[Outcome | Table]:
     """All that is in the table, in one run; needs root."""
-    client = _compiled(cache)
+    client = compiled(cache)
     outcomes: list[Outcome] = []
     with places(cache) as served:
         comparison = Comparison(client, served, pairs)
@@ -118,7 +118,8 @@ def _microseconds(values: list[float]) -> str:
     return " / ".join(f"{us:,.0f}" if us >= 100 else f"{us:.3g}" for us in (min(values), statistics.median(values)))
 
 
-def _compiled(cache: Path) -> Path:
+def compiled(cache: Path) -> Path:
+    """Compile the client and return it."""
     client = cache / "transport-client"
     run("gcc", "-O2", "-o", str(client), str(SOURCE))
     return client

@@ -38,7 +38,7 @@ class Work:
 
 def works(cache: Path, client: Path) -> list[Work]:
     """Return all of it; the inputs are in the cache."""
-    archive = _archive(cache)
+    archive = trees.plain_archive(trees.small_files(cache, UNTARRED_FILES))
     real = trees.large_files(cache, 1, LARGE_MIB << 20) / "part0000.bin"
     listings = [
         Work(f"list {names:,} names{' again' * warm}", 1 if not warm else times, measure, prepare)
@@ -57,14 +57,6 @@ def works(cache: Path, client: Path) -> list[Work]:
     ]
 
 
-def _archive(cache: Path) -> Path:
-    tree = trees.small_files(cache, UNTARRED_FILES)
-    path = tree.with_name(tree.name + ".tar")
-    if not path.exists():
-        run("tar", "-C", str(tree), "-cf", str(path), ".")
-    return path
-
-
 def _listing(
     client: Path, names: int, times: int
 ) -> list[tuple[bool, Callable[[Place], float], Callable[[Place], None]]]:
@@ -75,7 +67,7 @@ def _listing(
             (directory / f"name{number:06d}").symlink_to("x")
 
     def ask(place: Place, count: int) -> float:
-        return float(output(str(client), "list", str(place.work / f"names{names}"), str(count), "1", "0"))
+        return float(output(str(client), "list", str(place.work / f"names{names}"), str(count), "1", "0").split()[0])
 
     def first(place: Place) -> float:
         drop_caches()

@@ -1,4 +1,5 @@
-/* Asks one thing again and again, from one or several processes, and prints how long one takes in all, in microseconds.
+/* Asks one thing again and again, from one or several processes, and prints in microseconds: how long one takes in all
+ * (the time of everything, divided by how many there were), then the median and the 99th percentile of single ones.
  *
  *     client KIND DIRECTORY COUNT CLIENTS ROUND
  *
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -77,6 +79,19 @@ static void write_block(int client, int number, int fd) {
     must(pwrite(fd, block, BLOCK, (off_t)number * BLOCK % WRITTEN));
 }
 
+static void read_anywhere(int client, int number, int fd) {
+    static int opened = -1;
+    static off_t blocks;
+    (void)number, (void)fd;
+    if (opened < 0) {
+        snprintf(path, sizeof path, "%s/large", directory);
+        opened = must(open(path, O_RDONLY));
+        blocks = lseek(opened, 0, SEEK_END) / BLOCK;
+        srandom(1000 * round_number + client);
+    }
+    must(pread(opened, block, BLOCK, random() % blocks * BLOCK));
+}
+
 static void list_names(int client, int number, int fd) {
     (void)client, (void)number, (void)fd;
     DIR *names = opendir(directory);
@@ -92,13 +107,18 @@ static const struct {
     void (*ask)(int client, int number, int fd);
 } KINDS[] = {
     {"getattr", ask_attributes}, {"absent", ask_absent}, {"open-read-close", read_file}, {"cold", read_each},
-    {"create", make_file},       {"write", write_block}, {"list", list_names},
+    {"create", make_file},       {"write", write_block}, {"list", list_names},    {"random", read_anywhere},
 };
 
 static double now_us(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1e6 + now.tv_nsec / 1e3;
+}
+
+static int compare(const void *one, const void *other) {
+    float a = *(const float *)one, b = *(const float *)other;
+    return (a > b) - (a < b);
 }
 
 int main(int argc, char **argv) {
@@ -113,6 +133,10 @@ int main(int argc, char **argv) {
             ask = KINDS[kind].ask;
     if (!ask || pipe(start))
         errx(2, "no such kind: %s", argv[1]);
+    size_t asked = (size_t)clients * count;
+    float *each_us = mmap(NULL, asked * sizeof *each_us, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (each_us == MAP_FAILED)
+        err(1, "mmap");
     for (int client = 0; client < clients; client++)
         if (!fork()) {
             char go;
@@ -122,8 +146,13 @@ int main(int argc, char **argv) {
             /* The end of the pipe is the signal. */
             if (read(start[0], &go, 1))
                 _exit(1);
-            for (int number = 0; number < count; number++)
+            double before_us = now_us();
+            for (int number = 0; number < count; number++) {
                 ask(client, number, fd);
+                double after_us = now_us();
+                each_us[client * count + number] = after_us - before_us;
+                before_us = after_us;
+            }
             _exit(0);
         }
     usleep(5000); /* all have opened their file */
@@ -132,6 +161,8 @@ int main(int argc, char **argv) {
     for (int client = 0, status; client < clients; client++)
         if (wait(&status) < 0 || status)
             errx(1, "a client failed");
-    printf("%.3f\n", (now_us() - began_us) / count / clients);
+    double all_us = now_us() - began_us;
+    qsort(each_us, asked, sizeof *each_us, compare);
+    printf("%.3f %.3f %.3f\n", all_us / asked, each_us[asked / 2], each_us[asked * 99 / 100]);
     return 0;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -32,13 +33,19 @@ class Place:
 
     def requests(self) -> int | None:
         """Return how many requests the transport has answered so far; None of what is not ours."""
+        counts = self.requests_by_kind()
+        return None if counts is None else sum(counts.values())
+
+    def requests_by_kind(self) -> dict[str, int] | None:
+        """Return how many requests of each kind the transport has answered so far; None of what is not ours."""
         if self.server is None or self.name not in SERVED:
             return None
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write("\n")
         self.server.stdin.flush()
-        return int(self.server.stdout.readline())
+        counts: dict[str, int] = json.loads(self.server.stdout.readline())
+        return counts
 
     def pin(self, processors: set[int]) -> None:
         """Let the server run on these only, with all its threads."""
@@ -60,13 +67,14 @@ def places(cache: Path) -> Iterator[dict[str, Place]]:
         for name in (BINDFS, *SERVED):
             point = base / name
             point.mkdir()
-            server = ends.enter_context(_bindfs(base, point) if name == BINDFS else _served(base, point, name))
+            server = ends.enter_context(bindfs(base, point) if name == BINDFS else served(base, point, name))
             found[name] = Place(name, point if name == BINDFS else point / "work", server)
         yield found
 
 
 @contextmanager
-def _bindfs(base: Path, point: Path) -> Iterator[subprocess.Popen[str]]:
+def bindfs(base: Path, point: Path) -> Iterator[subprocess.Popen[str]]:
+    """Show a directory below `base` at `point`."""
     source = base / "bindfs-source"
     source.mkdir()
     server = subprocess.Popen(["bindfs", "-f", str(source), str(point)], text=True)
@@ -79,7 +87,8 @@ def _bindfs(base: Path, point: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def _served(base: Path, point: Path, transport: str) -> Iterator[subprocess.Popen[str]]:
+def served(base: Path, point: Path, transport: str) -> Iterator[subprocess.Popen[str]]:
+    """Serve a new vault below `base` at `point`."""
     command = [sys.executable, "-m", "benchmarks.transports.serving", str(point), str(base / f"vault-{transport}")]
     with subprocess.Popen([*command, transport], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

@@ -1,7 +1,7 @@
 """`python -m benchmarks.transports.serving POINT VAULT TRANSPORT`: a vault's filesystem and mount, without a daemon.
 
 As the daemon puts them together, without its sockets and its eviction.  Says `mounted` on stdout; each line on stdin is
-answered with the number of requests so far.  SIGTERM ends it.
+answered with the number of requests of each kind so far.  SIGTERM ends it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from tvd.main import SWITCH_INTERVAL_S
 from tvfs.clock import SystemClock
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.filesystem.lookups import LookupCounts
@@ -46,6 +47,7 @@ def main() -> int:
         _leave_the_intake_to_pyfuse3()
     create_vault(options.vault, settings=VaultSettings(capacity_bytes=CAPACITY_BYTES), registry=PluginRegistry())
     # As the daemon does.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
     trio.run(_serve, options.point, options.vault, options.transport)
     return 0
@@ -82,7 +84,7 @@ async def _serve(point: Path, home: Path, transport: str) -> None:
 
 async def _tell_counts(counts: dict[str, int]) -> None:
     async for _ in trio.lowlevel.FdStream(os.dup(0)):
-        print(json.dumps(sum(number for kind, number in counts.items() if kind != DIRECT_OPENS)), flush=True)
+        print(json.dumps({kind: number for kind, number in counts.items() if kind != DIRECT_OPENS}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 
 class Family(StrEnum):
     """Column families; keys and values are documented in docs/design/on-disk-format.md §3."""
@@ -32,8 +34,7 @@ class Family(StrEnum):
     AUDIT = "audit"
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Set one row."""
 
     family: Family
@@ -41,16 +42,14 @@ class Put:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Remove one row, if it is there."""
 
     family: Family
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteRange:
+class DeleteRange(msgspec.Struct, frozen=True, gc=False):
     """Remove all rows with `start <= key < end`."""
 
     family: Family

@@ -124,7 +124,9 @@ class Files:
         if self.hot is None or not self.hot.tells_use:
             # Nothing was ever read past us, and a file that seems to be would never be sealed.
             return
-        self._taken_over |= {ino for ino, file in self._staging.files.items() if not is_unused(file.path)}
+        self._taken_over |= {
+            ino for ino, file in self._staging.files.items() if not (file.in_row or is_unused(file.path))
+        }
 
     def used_up_to(self, handle: int) -> None:
         """Never return this handle, nor one before it."""
@@ -282,8 +284,13 @@ class Files:
         """Write at once, or return None."""
         if not len(data):
             return 0
-        file = self._staged(self._opened_by(handle).ino)
-        return self._staging.write_nowait(file, offset, data)
+        ino = self._opened_by(handle).ino
+        if self._nodes.get(ino).state == _EMPTY:
+            change = self._start_change()
+            if self._staging.stage_in_row(change, ino, offset, data):
+                change.commit()
+                return len(data)
+        return self._staging.write_nowait(self._staged(ino), offset, data)
 
     async def write(self, handle: Handle, offset: int, data: Buffer) -> int:
         """Write all of it."""
@@ -306,7 +313,9 @@ class Files:
                 break
             file = self._staging.files[ino]
             async with file.inode_lock():
-                if self._staging.files.get(ino) is not file:
+                if self._staging.files.get(ino) is not file or not (
+                    size == 0 or await self._staging.make_fit(file, size)
+                ):
                     continue
                 self._truncate_staged(ino, file, size)
                 break

@@ -40,6 +40,8 @@ class _Job:
     """`StagedFile.writes` when the job was made; another number later means that what was read is torn."""
     size: int
     pieces: list[tuple[bool, int, int]]
+    content: bytes | None = None
+    """All of it, where that was read before: of a file that is in its row and may go meanwhile."""
 
 
 class Sealer:
@@ -118,16 +120,17 @@ class Sealer:
         be held by, before anybody lets go of it.
         """
         async with file.inode_lock(), self._sealing:
-            job = _Job(file, file.writes, file.size, file.pieces(0, file.size))
+            content = self._staging.rows.content(file) if file.in_row else None
+            job = _Job(file, file.writes, file.size, file.pieces(0, file.size), content)
             self._port.hold(file.base)
             try:
                 contents = await trio.to_thread.run_sync(self._ingest, [job], limiter=self._threads)
-                content = contents[0]
-                assert content is not None, "nobody can remove the staging file of a locked inode"
-                hold(content.hash)
+                stored = contents[0]
+                assert stored is not None, "nobody can remove the staging file of a locked inode"
+                hold(stored.hash)
             finally:
                 self._port.end_batch()
-        return content
+        return stored
 
     async def store(self, blobs: Sequence[bytes], rows: Sequence[tuple[Family, bytes, bytes]]) -> None:
         """Make blobs durable, and then content-addressed rows that lead to them."""
@@ -189,6 +192,10 @@ class Sealer:
         failpoints.reach("seal.append")
         if not job.size:
             return ingest.add_bytes(b"")
+        if job.file.in_row:
+            content = job.content or self._staging.rows.find(job.file)
+            # Moved to a file or removed since: as below.
+            return None if content is None else ingest.add_bytes(content)
         try:
             descriptor = os.open(job.file.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

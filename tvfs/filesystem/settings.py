@@ -24,6 +24,8 @@ class FilesystemSettings:
     """Staging files kept open between writes."""
     inline_bytes: int = 128 * KIB
     """Reads and writes of staging files up to this length are done at once; longer ones go to a thread."""
+    staged_in_row_bytes: int = 16 * KIB
+    """A file up to this length is staged in its row of the catalog; 0: each has a staging file."""
     max_file_bytes: int = 8 << 40
     """No file grows beyond; a larger one gives EFBIG."""
     seal_idle_s: float = 1.0

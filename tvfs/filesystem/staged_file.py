@@ -15,7 +15,12 @@ BLOCK_BYTES = 128 << 10
 """Unit in which an overwritten sealed file is copied up; part of the format of the `.map` sidecar."""
 BLOCK_OF_DISK = 4096
 """What a file grows by on the disk."""
-VERSION = 1
+NO_PATH = Path()
+"""Of a file whose bytes are in its row; it gets one with its staging file."""
+VERSION = 2
+"""Of a row that has the bytes itself; an older TaskVault must not take it for one whose file is lost."""
+FILE_VERSION = 1
+"""Of a row whose bytes are in a staging file."""
 
 
 class StagingTooNew(TaskVaultError):
@@ -41,6 +46,8 @@ class StagedRow(msgspec.Struct, frozen=True, array_like=True):
     """How many entries of the map are known to be on the disk together with their blocks."""
     boot: str = ""
     """Boot of the machine in which the map was last written: after another, unsynced entries prove nothing."""
+    content: bytes = b""
+    """All bytes of a short file; then there is no staging file, and no base.  Never empty in version 2."""
 
 
 class StagedFile:
@@ -54,9 +61,12 @@ class StagedFile:
         "busy",
         "directory_synced",
         "generation",
+        "in_row",
         "ino",
         "lock",
         "path",
+        "promised",
+        "rewrites",
         "size",
         "synced_blocks",
         "writes",
@@ -81,6 +91,12 @@ class StagedFile:
         self.lock: trio.Lock | None = None
         self.directory_synced = False
         self.synced_blocks = 0
+        self.in_row = False
+        """Whether the bytes are in the row and there is no staging file yet; once False it stays so."""
+        self.rewrites = 0
+        """How often the row was written with other bytes."""
+        self.promised = False
+        """Whether an fsync was answered while the bytes were in the row."""
 
     def inode_lock(self) -> trio.Lock:
         """The lock under which changes that wait are made."""
@@ -99,18 +115,20 @@ class StagedFile:
 
         Never nothing for a file that has a size: archivers take that to mean that all of it is a hole.
         """
+        if self.in_row:
+            return self.size
         copied_bytes = len(self.blocks) * BLOCK_BYTES if self.blocks else 0
         occupied_bytes = self.allocated_bytes + max(0, self.base_limit - copied_bytes)
         return min(self.size, max(1, occupied_bytes))
 
     def row(self, boot: str) -> bytes:
-        """Return the value of the `staging` row."""
+        """Return the value of the `staging` row where there is a staging file."""
         base = self.base
         if base is None:
-            return msgspec.msgpack.encode(StagedRow(VERSION, self.generation))
+            return msgspec.msgpack.encode(StagedRow(FILE_VERSION, self.generation))
         return msgspec.msgpack.encode(
             StagedRow(
-                VERSION,
+                FILE_VERSION,
                 self.generation,
                 int(base.kind),
                 base.hash,
@@ -120,6 +138,10 @@ class StagedFile:
                 boot,
             )
         )
+
+    def row_with(self, content: bytes) -> bytes:
+        """Return the value of the `staging` row that has the bytes itself."""
+        return msgspec.msgpack.encode(StagedRow(VERSION, self.generation, content=content))
 
     def missing_blocks(self, offset: int, end: int) -> list[int]:
         """Return the blocks that a write would touch and whose base bytes are not in staging yet."""
@@ -164,6 +186,8 @@ def decode_row(row: bytes) -> tuple[StagedRow, Content | None]:
         raise RowDamaged("A staged file's row in the catalog") from exc
     if decoded.version > VERSION:
         raise StagingTooNew(decoded.version)
+    if bool(decoded.content) is not (decoded.version == VERSION):
+        raise RowDamaged("A staged file's row in the catalog")
     if not decoded.base_hash:
         return decoded, None
     if decoded.base_kind not in _CONTENT_KINDS:
@@ -173,6 +197,9 @@ def decode_row(row: bytes) -> tuple[StagedRow, Content | None]:
 
 def growth(file: StagedFile, missing: list[int], offset: int, end: int) -> int:
     """Return how much more of the disk the file takes at most after a write, in bytes."""
+    if file.in_row:
+        # The whole file is made.
+        return -(-max(file.size, end) // BLOCK_OF_DISK) * BLOCK_OF_DISK
     sparse = file.allocated_bytes + BLOCK_OF_DISK < file.size
     grown_bytes = end - offset if sparse else max(0, end - max(offset, file.size))
     grown_bytes += sum(stop - start for start, stop in uncovered(file, missing, offset, end))

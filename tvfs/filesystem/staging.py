@@ -3,14 +3,16 @@
 A write that was acknowledged is in the page cache, and the row that leads to it in the catalog's log: the death of
 this process loses nothing.  An fsync makes both last.  A file that is staged anew while its older content is being
 sealed has another generation, hence other files.
+
+The bytes of a short file are in its row until it grows: making a file of the disk costs more than all else that a
+program's small file does, and one is made and removed for each.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -24,9 +26,20 @@ from tvfs.filesystem.descriptors import Descriptors
 from tvfs.filesystem.disk_room import DiskRoom
 from tvfs.filesystem.disk_space import punch
 from tvfs.filesystem.inode import NO_HASH, STAGED, changed
-from tvfs.filesystem.posix_error import IoFailed, NoMoreData, NoSpace, PosixError, TooBig
+from tvfs.filesystem.posix_error import NoMoreData, NoSpace, TooBig
 from tvfs.filesystem.settings import FilesystemSettings
-from tvfs.filesystem.staged_file import BLOCK_BYTES, BLOCK_OF_DISK, StagedFile, growth, uncovered
+from tvfs.filesystem.staged_file import BLOCK_BYTES, NO_PATH, StagedFile, growth, uncovered
+from tvfs.filesystem.staged_rows import StagedRows
+from tvfs.filesystem.staging_files import (
+    allocated_bytes_of,
+    map_of,
+    read_at,
+    remove_all,
+    seek_in,
+    sync_file,
+    translated,
+    write_at,
+)
 from tvfs.plugin_api.buffer import Buffer
 from tvfs.vault.counters import NEXT_SEQ, Counters
 from tvfs.vault.layout import Layout
@@ -62,6 +75,7 @@ class Staging:
         self.room = DiskRoom(layout.home, room)
         self.files: dict[int, StagedFile] = {}
         self.descriptors = Descriptors(settings.open_descriptors)
+        self.rows = StagedRows(catalog, settings)
         self._doomed: list[tuple[Path, int]] = []
         self._threads = trio.CapacityLimiter(8)
 
@@ -81,7 +95,7 @@ class Staging:
         generation = self._counters.take(NEXT_SEQ)
         path = self._layout.staged_file(ino, generation)
         file = StagedFile(ino, generation, path, base, min(base.size, size) if base else 0, size)
-        with _translated():
+        with translated():
             descriptor = self.descriptors.create(path)
             if size:
                 os.ftruncate(descriptor, size)
@@ -90,6 +104,25 @@ class Staging:
         file.written_s = self._clock.monotonic_s()
         change.afterwards.append(lambda: self.files.__setitem__(ino, file))
         return file
+
+    def stage_in_row(self, change: Change, ino: int, offset: int, data: Buffer) -> bool:
+        """Let an empty file be staged from now on in its row, with these bytes; part of the change.
+
+        False, and nothing has happened, if they are too many or there is no room for them now.
+        """
+        end = offset + len(data)
+        if not self.rows.take(end) or end > self.room.for_bytes():
+            return False
+        with translated():
+            failpoints.reach("stage.write")
+        generation = self._counters.take(NEXT_SEQ)
+        file = StagedFile(ino, generation, NO_PATH, None, 0, end)
+        file.in_row = True
+        change.put(ino, changed(change.inode(ino), state=STAGED, size=0, hash=NO_HASH))
+        change.batch.put(Family.STAGING, ino.to_bytes(8, "big"), file.row_with(bytes(offset) + bytes(data)))
+        file.written_s = self._clock.monotonic_s()
+        change.afterwards.append(lambda: self.files.__setitem__(ino, file))
+        return True
 
     def take_over(self, change: Change, ino: int, copy: Path) -> StagedFile:
         """Let a file with exactly the content of the inode be its staging file from now on; part of the change.
@@ -103,7 +136,7 @@ class Staging:
         file = StagedFile(ino, generation, path, base, base.size, base.size)
         assert file.blocks is not None
         file.blocks.update(dict.fromkeys(range(-(-base.size // BLOCK_BYTES))))
-        with _translated():
+        with translated():
             path.parent.mkdir(exist_ok=True)
             map_of(path).write_bytes(b"".join(block.to_bytes(8, "big") for block in file.blocks))
             os.link(copy, path)
@@ -138,7 +171,7 @@ class Staging:
         try:
             await self._catalog.flush()
             failpoints.reach("seal.before_unlink")
-            await trio.to_thread.run_sync(_remove_all, [path for path, _ in doomed], limiter=self._threads)
+            await trio.to_thread.run_sync(remove_all, [path for path, _ in doomed], limiter=self._threads)
         except BaseException:
             self._doomed = doomed + self._doomed
             raise
@@ -154,6 +187,8 @@ class Staging:
             return b""
         if file.locked or end - offset > self._settings.inline_bytes:
             return None
+        if file.in_row:
+            return self.rows.content(file)[offset:end]
         parts: list[Buffer] = []
         for from_base, start, stop in file.pieces(offset, end):
             if from_base:
@@ -162,7 +197,7 @@ class Staging:
                 if part is None:
                     return None
             else:
-                part = self._pread(self.descriptors.get(file.path), start, stop - start)
+                part = read_at(self.descriptors.get(file.path), start, stop - start)
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -172,6 +207,8 @@ class Staging:
             if self.files.get(file.ino) is not file:
                 return None
             end = min(offset + length, file.size)
+            if file.in_row:
+                return self.rows.content(file)[offset:end]
             parts: list[Buffer] = []
             for from_base, start, stop in file.pieces(offset, end) if end > offset else ():
                 if from_base:
@@ -181,7 +218,7 @@ class Staging:
                     with self.descriptors.lent(file.path) as descriptor:
                         parts.append(
                             await trio.to_thread.run_sync(
-                                self._pread, descriptor, start, stop - start, limiter=self._threads
+                                read_at, descriptor, start, stop - start, limiter=self._threads
                             )
                         )
             return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -199,6 +236,16 @@ class Staging:
         grown_bytes = growth(file, missing, offset, end)
         if grown_bytes and grown_bytes > self.room.for_bytes():
             return None
+        if file.in_row:
+            if self.rows.take_more(file, end):
+                with self._changing(file), translated():
+                    failpoints.reach("stage.write")
+                    self.rows.splice(file, offset, data)
+                return length
+            if file.promised:
+                return None
+            self._make_file(file)
+            self._note_file(file)
         copies: list[tuple[int, Buffer]] = []
         for start, stop in uncovered(file, missing, offset, end):
             assert file.base is not None
@@ -207,7 +254,7 @@ class Staging:
                 return None
             copies.append((start, part))
         with self._changing(file):
-            self._pwrite(self.descriptors.get(file.path), [*copies, (offset, data)], file.size)
+            write_at(self.descriptors.get(file.path), [*copies, (offset, data)], file.size)
             self._note_blocks(file, missing)
             file.size = max(file.size, end)
         return length
@@ -236,22 +283,28 @@ class Staging:
             missing = file.missing_blocks(offset, end)
             if growth(file, missing, offset, end) > promised_bytes:
                 raise _GrowsMore
+            if not await self._has_file(file):
+                return None
             copies: list[tuple[int, Buffer]] = []
             for start, stop in uncovered(file, missing, offset, end):
                 assert file.base is not None
                 copies.append((start, await self._reader.read(file.base, start, stop - start)))
             with self._changing(file), self.descriptors.lent(file.path) as descriptor:
                 await trio.to_thread.run_sync(
-                    self._pwrite, descriptor, [*copies, (offset, data)], file.size, limiter=self._threads
+                    write_at, descriptor, [*copies, (offset, data)], file.size, limiter=self._threads
                 )
                 self._note_blocks(file, missing)
                 file.size = max(file.size, end)
             return len(data)
 
     def truncate(self, file: StagedFile, size: int) -> None:
-        """Set the size, beyond the old one with zeros.  The caller holds the inode lock."""
+        """Set the size, beyond the old one with zeros.  The caller holds the inode lock, and has called `make_fit`."""
         self.check_size(size)
-        with self._changing(file), _translated():
+        if file.in_row:
+            with self._changing(file):
+                self.rows.cut(file, size)
+            return
+        with self._changing(file), translated():
             os.ftruncate(self.descriptors.get(file.path), size)
             file.size = size
             if size < file.base_limit:
@@ -259,13 +312,17 @@ class Staging:
                 file.base_limit = size
                 self._write_row(file)
 
+    async def make_fit(self, file: StagedFile, size: int) -> bool:
+        """Let the file be one that can have this size; False as for `write`.  The caller holds the inode lock."""
+        return (file.in_row and self.rows.take_more(file, size)) or await self._has_file(file)
+
     async def allocate(self, file: StagedFile, offset: int, end: int) -> bool:
         """Have the disk set a range aside, and the file be at least that long; False as for `write`."""
         self.check_size(end)
         async with self._promised(end - offset), file.inode_lock():
-            if self.files.get(file.ino) is not file:
+            if self.files.get(file.ino) is not file or not await self._has_file(file):
                 return False
-            with self._changing(file), self.descriptors.lent(file.path) as descriptor, _translated():
+            with self._changing(file), self.descriptors.lent(file.path) as descriptor, translated():
                 await trio.to_thread.run_sync(
                     os.posix_fallocate, descriptor, offset, end - offset, limiter=self._threads
                 )
@@ -275,7 +332,7 @@ class Staging:
     async def clear(self, file: StagedFile, offset: int, end: int) -> bool:
         """Let a range be zeros that take no room, as far as the file goes; False as for `write`."""
         async with file.inode_lock():
-            if self.files.get(file.ino) is not file:
+            if self.files.get(file.ino) is not file or not await self._has_file(file):
                 return False
             end = min(end, file.size)
             if end <= offset:
@@ -285,8 +342,8 @@ class Staging:
             for start, stop in uncovered(file, missing, offset, end):
                 assert file.base is not None
                 copies.append((start, await self._reader.read(file.base, start, stop - start)))
-            with self._changing(file), self.descriptors.lent(file.path) as descriptor, _translated():
-                await trio.to_thread.run_sync(self._pwrite, descriptor, copies, file.size, limiter=self._threads)
+            with self._changing(file), self.descriptors.lent(file.path) as descriptor, translated():
+                await trio.to_thread.run_sync(write_at, descriptor, copies, file.size, limiter=self._threads)
                 await trio.to_thread.run_sync(punch, descriptor, offset, end - offset, limiter=self._threads)
                 self._note_blocks(file, missing)
             return True
@@ -294,13 +351,15 @@ class Staging:
     async def seek(self, file: StagedFile, offset: int, data: bool) -> int:
         """Return the next offset where data begin, or a hole does; raise `NoMoreData`."""
         async with file.inode_lock():
+            if file.in_row:
+                return offset if data else file.size
             for from_base, start, stop in file.pieces(offset, file.size):
                 if from_base:
                     if data:
                         return start
                     continue
                 with self.descriptors.lent(file.path) as descriptor:
-                    found = await trio.to_thread.run_sync(_seek, descriptor, start, data, limiter=self._threads)
+                    found = await trio.to_thread.run_sync(seek_in, descriptor, start, data, limiter=self._threads)
                 if found is not None and found < stop:
                     return found
             if data:
@@ -313,12 +372,15 @@ class Staging:
             raise TooBig(f"Files have at most {self._settings.max_file_bytes} bytes here.")
 
     async def sync(self, file: StagedFile) -> None:
-        """Return when everything written before the call survives a power loss, its row included."""
+        """Return when everything written before the call survives a power loss once its row does."""
         failpoints.reach("fsync.before_data")
+        if file.in_row:
+            file.promised = True
+            return
         blocks = len(file.blocks) if file.blocks is not None else 0
-        with self.descriptors.lent(file.path) as descriptor, _translated():
+        with self.descriptors.lent(file.path) as descriptor, translated():
             await trio.to_thread.run_sync(
-                _sync, descriptor, file.path, blocks > 0, not file.directory_synced, limiter=self._threads
+                sync_file, descriptor, file.path, blocks > 0, not file.directory_synced, limiter=self._threads
             )
         file.directory_synced = True
         failpoints.reach("fsync.after_data")
@@ -338,6 +400,8 @@ class Staging:
     def _doom(self, file: StagedFile) -> None:
         if self.files.get(file.ino) is file:
             del self.files[file.ino]
+        if file.in_row:
+            return
         self.descriptors.close(file.path)
         self._doomed.append((file.path, file.allocated_bytes))
 
@@ -366,16 +430,59 @@ class Staging:
             self._count(file)
 
     def _count(self, file: StagedFile) -> None:
-        if self.files.get(file.ino) is file:
-            allocated_bytes = _allocated(self.descriptors.get(file.path), file)
+        if self.files.get(file.ino) is file and not file.in_row:
+            allocated_bytes = allocated_bytes_of(self.descriptors.get(file.path), file)
             self._usage.staging_changed(allocated_bytes - file.allocated_bytes)
             file.allocated_bytes = allocated_bytes
+
+    async def _has_file(self, file: StagedFile) -> bool:
+        """Let the bytes be in a staging file; False if it has gone.  The caller holds the inode lock."""
+        if not file.in_row:
+            return True
+        self._make_file(file)
+        if file.promised:
+            # The row that has the bytes has outlasted a power loss: what takes its place must be able to, before.
+            with self.descriptors.lent(file.path) as descriptor, translated():
+                await trio.to_thread.run_sync(sync_file, descriptor, file.path, False, True, limiter=self._threads)
+            file.directory_synced = True
+            if self.files.get(file.ino) is not file:
+                self._discard(file.path)
+                return False
+        self._note_file(file)
+        return True
+
+    def _make_file(self, file: StagedFile) -> None:
+        """Copy what is in the row to a staging file, which nothing leads to yet."""
+        content = self.rows.content(file)
+        file.path = self._layout.staged_file(file.ino, file.generation)
+        with translated():
+            descriptor = self.descriptors.create(file.path)
+        try:
+            write_at(descriptor, [(0, content)], 0)
+        except BaseException:
+            self._discard(file.path)
+            raise
+
+    def _note_file(self, file: StagedFile) -> None:
+        """Let the row lead to the staging file, which has the bytes."""
+        try:
+            self._write_row(file)
+        except BaseException:
+            self._discard(file.path)
+            raise
+        file.in_row = False
+        self._count(file)
+
+    def _discard(self, path: Path) -> None:
+        self.descriptors.close(path)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
     def _note_blocks(self, file: StagedFile, missing: list[int]) -> None:
         if not missing:
             return
         assert file.blocks is not None
-        with _translated(), open(map_of(file.path), "ab") as sidecar:
+        with translated(), open(map_of(file.path), "ab") as sidecar:
             sidecar.write(b"".join(block.to_bytes(8, "big") for block in missing))
         file.blocks.update(dict.fromkeys(missing))
 
@@ -384,91 +491,6 @@ class Staging:
         batch.put(Family.STAGING, file.ino.to_bytes(8, "big"), file.row(self.boot))
         self._catalog.write(batch)
 
-    @staticmethod
-    def _pread(descriptor: int, offset: int, length: int) -> bytes:
-        with _translated():
-            found = os.pread(descriptor, length, offset)
-        # Shorter than asked for only where another system call was cut off: what is missing is read again.
-        while len(found) < length:
-            more = os.pread(descriptor, length - len(found), offset + len(found))
-            if not more:
-                return found.ljust(length, b"\0")
-            found += more
-        return found
-
-    @staticmethod
-    def _pwrite(descriptor: int, parts: list[tuple[int, Buffer]], size_before: int) -> None:
-        with _translated():
-            try:
-                failpoints.reach("stage.write")
-                for offset, part in parts:
-                    view = memoryview(part)
-                    while view:
-                        written = os.pwrite(descriptor, view, offset)
-                        view = view[written:]
-                        offset += written
-            except OSError:
-                # The length is the logical size: half a write must not be found by the next start.
-                if os.fstat(descriptor).st_size > size_before:
-                    os.ftruncate(descriptor, size_before)
-                raise
-
 
 class _GrowsMore(Exception):
     """A write takes more of the disk than it was promised."""
-
-
-def map_of(path: Path) -> Path:
-    """Return where the map of a staging file lies."""
-    return path.with_name(path.name + ".map")
-
-
-def _seek(descriptor: int, offset: int, data: bool) -> int | None:
-    try:
-        return os.lseek(descriptor, offset, os.SEEK_DATA if data else os.SEEK_HOLE)
-    except OSError:  # ENXIO: nothing but a hole; any other error: look no further
-        return None
-
-
-def _allocated(descriptor: int, file: StagedFile) -> int:
-    # The map is a few bytes: one block of the disk, from the first entry on.
-    return os.fstat(descriptor).st_blocks * 512 + (BLOCK_OF_DISK if file.blocks else 0)
-
-
-def _sync(descriptor: int, path: Path, with_map: bool, with_directory: bool) -> None:
-    os.fdatasync(descriptor)
-    paths = [map_of(path)] if with_map else []
-    if with_directory:
-        # The file's directory, and the one above: it may be new as well.
-        paths += [path.parent, path.parent.parent]
-    for each in paths:
-        synced = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(synced)
-        finally:
-            os.close(synced)
-
-
-def _remove_all(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-        map_of(path).unlink(missing_ok=True)
-
-
-_SENTENCES = {errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace}
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise _posix(exc) from exc
-
-
-def _posix(exc: OSError) -> PosixError:
-    if exc.errno in _SENTENCES:
-        return NoSpace()
-    if exc.errno == errno.EFBIG:
-        return TooBig("The disk below the vault does not take files as long as this.")
-    return IoFailed(f"The staging area of the vault failed ({exc.strerror}); look at the disk.")

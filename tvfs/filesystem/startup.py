@@ -12,8 +12,9 @@ from tvfs.filesystem.model import ROOT
 from tvfs.filesystem.namespace import Namespace
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.settings import FilesystemSettings
-from tvfs.filesystem.staged_file import StagedFile, decode_row
-from tvfs.filesystem.staging import Staging, map_of
+from tvfs.filesystem.staged_file import NO_PATH, StagedFile, decode_row
+from tvfs.filesystem.staging import Staging
+from tvfs.filesystem.staging_files import map_of
 from tvfs.filesystem.views import make_fixed
 from tvfs.vault.counters import Counters
 from tvfs.vault.layout import Layout
@@ -60,11 +61,13 @@ def adopt_staged(catalog: Catalog, layout: Layout, nodes: Nodes, staging: Stagin
             changes.delete(Family.STAGING, key)
             continue
         file = _adopted(layout, staging, ino, row)
+        staging.adopt(file)
+        if file.in_row:
+            continue
         anew = file.row(staging.boot)
         if anew != row:
             # The map is cut by now: what is added to it in this boot must outlast a kill.
             changes.put(Family.STAGING, key, anew)
-        staging.adopt(file)
         kept |= {file.path.name, map_of(file.path).name}
     catalog.write(changes)
     return kept
@@ -72,6 +75,11 @@ def adopt_staged(catalog: Catalog, layout: Layout, nodes: Nodes, staging: Stagin
 
 def _adopted(layout: Layout, staging: Staging, ino: int, row: bytes) -> StagedFile:
     decoded, base = decode_row(row)
+    if decoded.content:
+        file = StagedFile(ino, decoded.generation, NO_PATH, None, 0, len(decoded.content))
+        # Perhaps by the last daemon.
+        file.in_row = file.promised = True
+        return file
     path = layout.staged_file(ino, decoded.generation)
     try:
         found = os.stat(path)

@@ -13,7 +13,7 @@ import msgspec
 from tvfs.catalog.catalog import Batch, Family
 from tvfs.content.reference import Content
 from tvfs.filesystem.inode import STAGED, Inode, changed
-from tvfs.filesystem.staged_file import VERSION, StagedRow, decode_row
+from tvfs.filesystem.staged_file import FILE_VERSION, StagedRow, decode_row
 from tvfs.fsck.examination import Examination
 from tvfs.fsck.finding import Finding, Step
 from tvfs.fsck.namespace_rows import NamespaceRows, decode_inode
@@ -37,7 +37,7 @@ def check_staging_files(exam: Examination) -> Iterator[Step]:
         ino = int(match[1], 16) if match else 0
         row = None if match is None else exam.catalog.get(Family.STAGING, ino.to_bytes(8, "big"))
         staged = None if row is None else _decoded(row)
-        if match and staged is not None and path in _paths(exam, ino, staged[0].generation):
+        if match and staged is not None and not staged[0].content and path in _paths(exam, ino, staged[0].generation):
             continue
         where = f"staging/{path.parent.name}/{path.name}"
         act: Callable[[], None] = partial(_unlink, path)
@@ -60,7 +60,7 @@ def _check_rows(exam: Examination, rows: NamespaceRows) -> Iterator[Step]:
             yield Step(Finding(CHECK, f"staged file {ino}", what, "row removed"), batch)
             continue
         path = exam.layout.staged_file(ino, staged[0].generation)
-        if not path.exists():
+        if not staged[0].content and not path.exists():
             what = "its bytes are gone; what was sealed before is left"
             if staged[1] is None:
                 what = "its bytes are gone"
@@ -82,7 +82,7 @@ def _check_inodes(exam: Examination, rows: NamespaceRows) -> Iterator[Step]:
             remedy = "the file is removed, with its names"
             yield Step(Finding(CHECK, f"inode {ino}", "its staged bytes are gone", remedy), batch)
             continue
-        batch.put(Family.STAGING, key, msgspec.msgpack.encode(StagedRow(VERSION, generation)))
+        batch.put(Family.STAGING, key, msgspec.msgpack.encode(StagedRow(FILE_VERSION, generation)))
         batch.put(Family.INODE, key, _staged(inode).encode())
         finding = Finding(CHECK, f"inode {ino}", "its row of staging is gone", f"its file {generation} is taken in")
         yield Step(finding, batch)

@@ -140,10 +140,10 @@ class CountingCatalog:
 
     def _write(self, batch: Batch, *, inherit_age: bool) -> list[bytes]:
         rows = self._watched(batch)
-        effect = self._effect(rows) if rows else None
-        if effect is None:
+        if self._counts_stay(rows):
             self._inner.write(batch)
             return []
+        effect = self._effect(rows)
         if effect.deltas or effect.born or effect.gone:
             self._settle(effect, rows)
         self._inner.write(Batch([*batch.changes, *effect.changes]) if effect.changes else batch)
@@ -168,6 +168,30 @@ class CountingCatalog:
                     if row[0] is family and change.start <= row[1] < change.end:
                         rows[row] = None
         return rows
+
+    def _counts_stay(self, rows: _Rows) -> bool:
+        """Whether it is plain that the rows refer to what they did before: nearly all that programs do is so."""
+        made = []
+        for (family, key), new in rows.items():
+            if new is None:
+                return False
+            if family is Family.INODE:
+                reference = inode_reference(new, self._blob_prefix)
+                if key in self._inodes:
+                    if self._inodes[key] != reference:
+                        return False
+                    continue
+                made.append(key)
+                refers = reference is not None
+            else:
+                refers = family is not Family.STAGING or bool(references_of(family, key, new, self.function))
+            if refers or self._inner.get(family, key) is not None:
+                return False
+        if len(self._inodes) + len(made) > _MOST_INODES:
+            self._inodes.clear()
+        # True whether or not the batch is written: there are none.
+        self._inodes.update(dict.fromkeys(made))
+        return True
 
     def _effect(self, rows: _Rows) -> Effect:
         effect = Effect()

@@ -85,7 +85,7 @@ async def test_when_sealing_fails_files_stay_staged_and_it_is_tried_again(
 
 
 async def test_a_kill_after_the_batch_finds_the_sealed_file(world: MemoryWorld) -> None:
-    await world.write(b"f", b"x" * 1000)
+    await world.write(b"f", b"x" * 100_000)
 
     class Killed(BaseException):
         pass
@@ -100,7 +100,7 @@ async def test_a_kill_after_the_batch_finds_the_sealed_file(world: MemoryWorld) 
     assert world.staging_files() != []
     world.kill()
     assert world.staging_files() == []
-    assert await world.read(b"f") == b"x" * 1000
+    assert await world.read(b"f") == b"x" * 100_000
 
 
 async def test_equal_files_are_stored_once(world: MemoryWorld) -> None:

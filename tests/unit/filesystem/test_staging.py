@@ -120,21 +120,22 @@ async def test_a_write_on_a_full_disk_is_refused_and_changes_nothing(world: Memo
 async def test_a_write_that_the_disk_cuts_off_leaves_no_trace(
     world: MemoryWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await world.write(b"f", b"before")
+    before = b"before" * 10_000
+    await world.write(b"f", before)
     pwrite = os.pwrite
 
     def cut_off(descriptor: int, data: bytes, offset: int) -> int:
-        if offset > 6:
+        if offset > len(before):
             raise OSError(errno.ENOSPC, "full")
         return pwrite(descriptor, data[:2], offset)
 
     monkeypatch.setattr(os, "pwrite", cut_off)
     with pytest.raises(refused.NoSpace):
-        await world.write(b"f", b"lost", offset=6)
+        await world.write(b"f", b"lost", offset=len(before))
     monkeypatch.undo()
-    assert await world.read(b"f") == b"before"
+    assert await world.read(b"f") == before
     world.kill()
-    assert await world.read(b"f") == b"before"
+    assert await world.read(b"f") == before
 
 
 async def test_no_file_grows_beyond_the_limit(world: MemoryWorld) -> None:
