@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -75,7 +74,8 @@ def pinned(served: dict[str, Peer], *, to_one: bool) -> Iterator[None]:
 
 def s3ql_version(cache: Path) -> str:
     """Return the version that is measured; install it first if need be.  Raises `S3qlMissing`."""
-    return re.sub(r"[^0-9.]*([0-9.]+).*", r"\1", output(_s3ql(cache, "mount.s3ql"), "--version").strip())
+    python = _s3ql(cache, "python")
+    return output(python, "-c", "import importlib.metadata as found; print(found.version('s3ql'))").strip()
 
 
 def _pin(pids: list[int], processors: set[int]) -> None:

@@ -7,6 +7,7 @@ the caller; what was committed before is whole and harmless.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,8 @@ BATCH_CHUNKS = 512
 ROWS_IN_ONE_COMMIT = 1024
 ROW_BYTES_IN_ONE_COMMIT = 1 << 20
 """So that the owner is never held for long by one commit."""
+WORKER_NICENESS = 10
+"""Of the threads that hash and compress; see nice(1)."""
 ROW_BYTES_KEPT = 32 << 20
 """Rows wait in memory until all chunks they lead to are committed; past this a checkpoint is made."""
 
@@ -313,7 +316,7 @@ class _Workers:
     """A few threads, and a bound on what waits for them."""
 
     def __init__(self, threads: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(threads, name)
+        self._pool = ThreadPoolExecutor(threads, name, initializer=_step_back)
         # One more than there are threads: none has to wait for its next task to be prepared.
         self._room = threading.BoundedSemaphore(threads + 1)
 
@@ -327,6 +330,12 @@ class _Workers:
     def close(self) -> None:
         """Wait for what runs and drop what waits."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _step_back() -> None:
+    # Of the thread alone, as Linux has it.  Hashing and compressing would take whole turns of the scheduler from the
+    # daemon, for whose answer somebody waits; where nobody else wants the processor it costs nothing.
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(WORKER_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _row_bytes(row: RowRecord) -> int:

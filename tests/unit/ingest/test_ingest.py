@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import threading
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from tvfs.content.tree_builder import TreeBuilder
 from tvfs.content.tree_index import REGULAR, IndexEntry
 from tvfs.digest import ChunkId, Digest
 from tvfs.ingest import ingest as ingest_module
-from tvfs.ingest.ingest import SINGLE_CHUNK_BYTES, WINDOW_BYTES, Ingest, IngestLost
+from tvfs.ingest.ingest import SINGLE_CHUNK_BYTES, WINDOW_BYTES, WORKER_NICENESS, Ingest, IngestLost
 from tvfs.ingest.port import NullPort
 from tvfs.testing.memory_port import MemoryPort
 
@@ -67,6 +68,14 @@ def test_a_content_comes_back_and_does_not_depend_on_how_it_was_read(
         assert list(again.port.catalog.scan(family)) == list(bench.port.catalog.scan(family))
     bench.port.close()
     again.port.close()
+
+
+def test_only_the_workers_step_back_for_who_waits() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with Bench(threads=2).ingest() as ingest:
+        theirs = ingest.result(ingest.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    assert theirs == max(own, WORKER_NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
 
 def test_the_empty_content_stores_nothing(bench: Bench) -> None:
