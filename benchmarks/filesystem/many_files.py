@@ -25,7 +25,7 @@ def measure_untar(cache: Path, pairs: int) -> list[Outcome]:
     with peers(cache, OURS, BINDFS) as served:
         for to_one in (False, True):
             with pinned(served, to_one=to_one):
-                ours, theirs = _untar(f"untar{', pinned' * to_one}", served, archive, pairs)
+                ours, theirs = _untar(f"untar{', pinned' * to_one}", served, archive, few(pairs))
             outcomes.append(no_slower(f"{what}, beside bindfs{', pinned' * to_one}", ours, theirs, floor=3.0, aim=1.0))
     return outcomes
 
@@ -42,7 +42,7 @@ def measure_untar_s3ql(cache: Path, pairs: int) -> list[Outcome]:
     with peers(cache, OURS, S3QL) as served:
         for to_one in (False, True):
             with pinned(served, to_one=to_one):
-                ours, theirs = _untar(f"untar beside S3QL{', pinned' * to_one}", served, archive, few(pairs))
+                ours, theirs = _untar(f"untar beside S3QL{', pinned' * to_one}", served, archive, max(2, pairs // 5))
             case = f"{what}, beside S3QL {version}{', pinned' * to_one}"
             outcomes.append(faster(case, ours, theirs, floor=2.0, aim=5.0))
     return outcomes
@@ -65,7 +65,10 @@ def measure_git(cache: Path, pairs: int) -> list[Outcome]:
             return seconds(lambda: [run(*command) for _ in range(_STATUS_TIMES)]) / _STATUS_TIMES
 
         ours, ext4, through = alternate("git clone", few(pairs), *_in_turn(served, clone))
-        warm, warm_ext4, warm_through = alternate("git status", pairs, *_in_turn(served, status))
+        for peer in served.values():
+            peer.rest()
+        measures = [lambda peer=peer: status(peer) for peer in served.values()]  # type: ignore[misc]
+        warm, warm_ext4, warm_through = alternate("git status", pairs, *measures)
     what = f"git clone of {files:,} files"
     return [
         no_slower(f"{what}, beside ext4", ours, ext4, floor=4.0, aim=1.5),
