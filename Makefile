@@ -45,7 +45,7 @@ format: setup ## rewrite the sources in the project's format
 	@$(BIN)/ruff format .
 
 bench: setup ## measure against real peers; minutes
-	@packaging/system_packages.sh bindfs fio git npm
+	@packaging/system_packages.sh bindfs fio git
 	@$(BIN)/python -m benchmarks
 
 fuzz: setup ## fuzz every parser, coverage-guided, SECONDS=120 in all; see docs/design/hostile-input.md

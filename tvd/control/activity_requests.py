@@ -63,7 +63,7 @@ class ActivityRequests:
             misses=activity.misses,
             read_bytes=activity.read_bytes,
             written_bytes=activity.written_bytes,
-            dirty_bytes=self._vault.usage.report().staging,
+            dirty_bytes=self._vault.usage.report().staging + self._filesystem.inspection.staged_in_rows_bytes(),
             open_files=self._filesystem.open_files(),
             connections=self._connections(),
         )

@@ -66,8 +66,13 @@ class Inspection:
         self._directories = directories
         self._reader = reader
         self._files = files
+        self._staging = staging
         self.surveyor = Surveyor(vault.catalog, nodes, directories, staging, function=vault.hash_function.name)
         self._turn = trio.Lock()
+
+    def staged_in_rows_bytes(self) -> int:
+        """How many bytes of files that are not sealed yet are in the catalog, and in no staging file."""
+        return sum(file.size for file in self._staging.files.values() if file.in_row)
 
     async def measure(self, ino: int, also: Sequence[bytes] = ()) -> tuple[Found, Weight]:
         """Return what an inode and everything below take; `also` are references that would go together with it."""

@@ -186,7 +186,7 @@ def decode_row(row: bytes) -> tuple[StagedRow, Content | None]:
         raise RowDamaged("A staged file's row in the catalog") from exc
     if decoded.version > VERSION:
         raise StagingTooNew(decoded.version)
-    if bool(decoded.content) is not (decoded.version == VERSION):
+    if bool(decoded.content) is not (decoded.version == VERSION) or (decoded.content and decoded.base_hash):
         raise RowDamaged("A staged file's row in the catalog")
     if not decoded.base_hash:
         return decoded, None

@@ -232,16 +232,16 @@ class Staging:
             return None
         end = offset + length
         self.check_size(end)
+        if file.in_row and self.rows.take_more(file, end) and self._admits_row(file, end):
+            with self._changing(file), translated():
+                failpoints.reach("stage.write")
+                self.rows.splice(file, offset, data)
+            return length
         missing = file.missing_blocks(offset, end)
         grown_bytes = growth(file, missing, offset, end)
         if grown_bytes and grown_bytes > self.room.for_bytes():
             return None
         if file.in_row:
-            if self.rows.take_more(file, end):
-                with self._changing(file), translated():
-                    failpoints.reach("stage.write")
-                    self.rows.splice(file, offset, data)
-                return length
             if file.promised:
                 return None
             self._make_file(file)
@@ -434,6 +434,10 @@ class Staging:
             allocated_bytes = allocated_bytes_of(self.descriptors.get(file.path), file)
             self._usage.staging_changed(allocated_bytes - file.allocated_bytes)
             file.allocated_bytes = allocated_bytes
+
+    def _admits_row(self, file: StagedFile, end: int) -> bool:
+        # What does not grow is written also where there is no room for more.
+        return self.room.for_names(end) if end <= file.size else end <= self.room.for_bytes()
 
     async def _has_file(self, file: StagedFile) -> bool:
         """Let the bytes be in a staging file; False if it has gone.  The caller holds the inode lock."""

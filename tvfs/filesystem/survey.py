@@ -169,7 +169,8 @@ class _Survey:
         if linked is None:
             staged = self._of.staging.files.get(ino) if inode.state == STAGED else None
             self._count(inode.is_regular, inode.size if staged is None else staged.size)
-            self._found.staged_bytes += 0 if staged is None else staged.allocated_bytes
+            if staged is not None:
+                self._found.staged_bytes += staged.size if staged.in_row else staged.allocated_bytes
             refers = self._of.references_of_rows(ino)
             if inode.nlink <= 1:
                 return refers

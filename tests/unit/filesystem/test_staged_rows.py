@@ -207,3 +207,13 @@ async def test_random_writes_and_truncations_are_those_of_a_file(world: MemoryWo
         if number % 30 == 29:
             await world.filesystem.seal_all()
         assert await world.read(b"f") == twin
+
+
+async def test_what_is_in_rows_is_told_as_not_sealed_yet(world: MemoryWorld) -> None:
+    await world.write(b"f", b"x" * 1000)
+    await world.write(b"g", b"x" * 100_000)
+    assert world.filesystem.inspection.staged_in_rows_bytes() == 1000
+    found, _ = await world.filesystem.inspection.measure(world.ino(b"f"))
+    assert found.staged_bytes == 1000
+    await world.filesystem.seal_all()
+    assert world.filesystem.inspection.staged_in_rows_bytes() == 0
