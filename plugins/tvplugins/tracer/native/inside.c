@@ -247,6 +247,7 @@ void begin(int record, const struct told *told)
     if (direct(SYS_mmap, (long)state->shared, (long)told->room, PROT_READ | PROT_WRITE,
                MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, record, 0) != (long)state->shared)
         return;
+    direct(SYS_madvise, (long)state->shared, (long)told->room, MADV_DONTDUMP, 0, 0, 0); /* it has holes, which a dump fills */
     state->key = (long)told->key;
     state->clock = (clock_function)told->clock;
     const struct patched_file *loader = &state->shared->files[0];
@@ -458,8 +459,6 @@ enum { OTHER, FSTAT, UNDERSTOOD };
 /* What a call is about.  OTHER goes the long way, where the tracer sees it. */
 static int understand(struct state *state, const struct frame *frame, struct looked *call)
 {
-    if (!is_inside(frame->number))
-        return OTHER;
     const struct shape *shape = &shapes[frame->number];
     char beginning[BEGINNING];
     call->number = (int)frame->number;
@@ -504,6 +503,8 @@ bool handle(struct frame *frame)
         return map(state, frame);
     if (frame->number == SYS_mlockall)
         return let_go(state);
+    if (!is_inside(frame->number))
+        return false;
     struct shared *shared = state->shared;
     if (atomic_load_explicit(&shared->end, memory_order_relaxed) + ROOM_LEFT > shared->room)
         return false;
