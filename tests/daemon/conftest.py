@@ -26,8 +26,10 @@ START_TIMEOUT_S = 30.0
 class Daemon:
     """One vault and, between `start` and `stop`, the process that owns it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, module: str = "tvd") -> None:
+        """`module` is what is run: the daemon, or one that something was done to."""
         self.home = home
+        self._module = module
         self.mount = home.parent / "mount"
         self.process: subprocess.Popen[bytes] | None = None
         self.told: dict[str, Any] = {}
@@ -36,8 +38,9 @@ class Daemon:
         """Start the daemon and return what it says when it is ready or has given up."""
         reading, writing = os.pipe()
         where = ["--mount", str(self.mount)] if mounted else ["--no-mount"]
+        command = [sys.executable, "-m", self._module, "--home", str(self.home), *where, "--ready-fd", str(writing)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tvd", "--home", str(self.home), *where, "--ready-fd", str(writing), *options],
+            [*command, *options],
             pass_fds=[writing],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -382,7 +382,8 @@ class Staging:
             await trio.to_thread.run_sync(
                 sync_file, descriptor, file.path, blocks > 0, not file.directory_synced, limiter=self._threads
             )
-        file.directory_synced = True
+        # Not the name of a map that was made meanwhile.
+        file.directory_synced = blocks > 0 or not file.blocks
         failpoints.reach("fsync.after_data")
         if blocks > file.synced_blocks and self.files.get(file.ino) is file:
             file.synced_blocks = blocks
@@ -488,6 +489,8 @@ class Staging:
         assert file.blocks is not None
         with translated(), open(map_of(file.path), "ab") as sidecar:
             sidecar.write(b"".join(block.to_bytes(8, "big") for block in missing))
+        if not file.blocks:
+            file.directory_synced = False
         file.blocks.update(dict.fromkeys(missing))
 
     def _write_row(self, file: StagedFile) -> None:

@@ -36,8 +36,10 @@ def check_counters(exam: Examination) -> Iterator[Step]:
         batch = Batch()
         batch.put(Family.SYS, name.encode(), wanted.to_bytes(8, "big"))
         what = f"it is {stands}, and {used[name]} is in use" if readable else "it cannot be read"
-        # A power loss may take the mark and leave the file of the pack.
-        after_stop = name == NEXT_PACK and not exam.clean and readable
+        if row is None:
+            what = f"it is not there, and {used[name]} is in use"
+        # A power loss may take the mark, or that of the first pack, and leave the file of the pack.
+        after_stop = name == NEXT_PACK and not exam.clean and (readable or row is None)
         yield Step(Finding(CHECK, f"counter {name}", what, f"set to {wanted}", after_stop=after_stop), batch)
 
 

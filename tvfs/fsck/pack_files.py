@@ -102,7 +102,11 @@ def _check_header(exam: Examination, path: Path, number: int) -> Iterator[Step]:
             # A writer that died before its first sync leaves a pack without a header, and nothing of it is committed.
             committed = exam.catalog.get(Family.PACK, pack_key(number)) is not None
             if committed or has_record:
-                finding = Finding(CHECK, where, f"its header is damaged: {exc.reason}", "written anew")
+                # The power may also have taken the header and left a record.
+                finding = Finding(
+                    CHECK, where, f"its header is damaged: {exc.reason}", "written anew",
+                    after_stop=not (committed or exam.clean or exam.rebuilt),
+                )  # fmt: skip
                 yield Step(finding, act=_header_writer(path, wanted))
             return
     if found == wanted:

@@ -134,6 +134,7 @@ def _check_may_be_made(layout: Layout) -> None:
 def _make(layout: Layout, superblock: Superblock, registry: PluginRegistry) -> None:
     with open(layout.format_being_made, "w", encoding="ascii") as mark:
         mark.write(f"{superblock.format}\n")
+        mark.flush()
         os.fsync(mark.fileno())
     _sync_directory(layout.home)
     for directory in (layout.meta, layout.packs, layout.staging):
@@ -143,6 +144,7 @@ def _make(layout: Layout, superblock: Superblock, registry: PluginRegistry) -> N
     _write_superblock(layout.meta, superblock, registry)
     with open(layout.superblock, "wb") as copy:
         copy.write(encode_superblock(superblock))
+        copy.flush()
         os.fsync(copy.fileno())
     os.rename(layout.format_being_made, layout.format)
     _sync_directory(layout.home)

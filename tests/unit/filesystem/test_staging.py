@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from pathlib import Path
 
 import pytest
 import trio
@@ -166,6 +167,28 @@ async def test_an_fsynced_overwrite_survives_a_power_loss(world: MemoryWorld) ->
     whole[5:11] = b"synced"
     world.power_loss()
     assert await world.read(b"f") == whole
+
+
+async def test_a_map_that_is_made_after_the_first_fsync_has_a_name_that_lasts(
+    world: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings: list[list[str]] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if place.is_dir():
+            listings.append(os.listdir(place))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    await sealed(world, b"f", content(3 * BLOCK_BYTES))
+    handle = await world.filesystem.open(world.ino(b"f"), os.O_WRONLY, CALLER)
+    await world.filesystem.setattr(world.ino(b"f"), AttributeChanges(size=2 * BLOCK_BYTES), CALLER)
+    await world.filesystem.fsync(handle, data_only=False)
+    await world.write_to(handle, 5, b"upon what was there")
+    await world.filesystem.fsync(handle, data_only=False)
+    assert any(name.endswith(".map") for listing in listings for name in listing)
 
 
 async def test_after_a_power_loss_blocks_that_were_never_synced_are_those_of_the_base(world: MemoryWorld) -> None:
