@@ -135,6 +135,19 @@ def test_killed_while_it_is_moved_all_is_there_and_the_same_again_ends_it(
     assert_same(directory, before)
 
 
+@pytest.mark.parametrize("failing", ["adopt.after_publish", "adopt.after_switch"])
+def test_killed_while_it_goes_back_after_an_error_all_is_there_and_the_same_again_ends_it(
+    vault: Vault, directory: Path, before: Path, failing: str
+) -> None:
+    assert drive(vault, f"{failing}=eio,adopt.going_back=kill", "adopt", directory) == -9
+    assert not directory.is_symlink()
+    assert_same(directory, before)
+    vault.tv("adopt", str(directory))
+    assert_same(directory, before)
+    assert siblings(directory) == []
+    vault.tv("adopt", "--undo", str(directory))
+
+
 @pytest.mark.parametrize("point", KILL_POINTS[:3])
 def test_killed_while_it_is_moved_undo_brings_it_back(vault: Vault, directory: Path, before: Path, point: str) -> None:
     assert drive(vault, f"{point}=kill", "adopt", directory) == -9

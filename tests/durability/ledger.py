@@ -26,6 +26,8 @@ class Line(msgspec.Struct, array_like=True):
     """Whether the files are written where they are, so that a part of it may be there."""
     one_of: list[str] = []
     """Of these paths at least one must have the value it is to have: a file that is renamed is always somewhere."""
+    handed_over: bool = False
+    """Promised to survive the death of the daemon, not a power loss: it was written, and not synced."""
 
 
 class LedgerFile:
@@ -60,9 +62,13 @@ class Ledger:
     in_place: set[str] = field(default_factory=set)
     moving: list[tuple[list[str], bytes]] = field(default_factory=list)
     promises: int = 0
+    power_is_kept: bool = False
+    """Whether what was handed over counts as promised."""
 
     def note(self, line: Line) -> None:
         """Take in the next announcement."""
+        if line.handed_over and not self.power_is_kept:
+            return
         for path, value in line.facts.items():
             if line.promised:
                 self.allowed[path] = [value]
@@ -77,6 +83,15 @@ class Ledger:
             content = next(line.facts[path] for path in line.one_of if line.facts[path] is not None)
             assert content is not None
             self.moving.append((line.one_of, content))
+
+    def settle(self, find: Callable[[str], Value]) -> list[str]:
+        """Compare as `wrong` does; of what may be one or the other, what was found is so from now on."""
+        found = {path: find(path) for path in self.allowed}
+        wrong = self.wrong(found.__getitem__)
+        self.allowed = {path: [value] for path, value in found.items()}
+        self.in_place.clear()
+        self.moving.clear()
+        return wrong
 
     def wrong(self, find: Callable[[str], Value]) -> list[str]:
         """Return a sentence for each fact that is not so; `find` looks a path up."""

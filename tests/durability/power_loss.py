@@ -138,7 +138,7 @@ async def _opened_and_compared(home: Path, ledger: Ledger) -> list[str]:
     found = [f"fsck before a start: {sentence}" for sentence in wrong(report)] if report is not None else []
     try:
         async with opened(home) as world:
-            values = {path: await _value(world, path) for path in ledger.allowed}
+            values = {path: await value_of(world, path) for path in ledger.allowed}
             found += ledger.wrong(values.__getitem__)
     except Exception as exc:  # noqa: BLE001 - whatever it is, it is what we look for
         return [*found, f"it cannot be opened: {exc!r} {getattr(exc, 'exceptions', '')}"]
@@ -146,7 +146,8 @@ async def _opened_and_compared(home: Path, ledger: Ledger) -> list[str]:
     return found + ([f"fsck after it: {sentence}" for sentence in wrong(report)] if report is not None else [])
 
 
-async def _value(world: World, path: str) -> Value:
+async def value_of(world: World, path: str) -> Value:
+    """Return what programs read below the mount; an error, where that is what they get, as if it were content."""
     fs = world.filesystem
     ino = ROOT
     for name in path.split("/"):

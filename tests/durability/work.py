@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from taskvault.client import Client
@@ -36,10 +36,15 @@ class Writer:
             (3, self.rename), (3, self.delete), (2, self.write_carelessly),
         )  # fmt: skip
 
-    def begin(self) -> None:
-        """Make the directory; a second time it is there."""
+    def begin(self, known: Mapping[str, Sequence[Value]] | None = None) -> None:
+        """Make the directory, or go on with what is known to be there, by path."""
         self._root.mkdir(exist_ok=True)
         sync_directory(self._root.parent)
+        self.files = {
+            path.removeprefix(f"{self._path}/"): value
+            for path, [value] in (known or {}).items()
+            if value is not None and path.startswith(f"{self._path}/")
+        }
 
     def step(self) -> None:
         """Do something."""
@@ -113,12 +118,13 @@ class Writer:
         self._say(True, {name: None})
 
     def write_carelessly(self) -> None:
-        """Without a sync: nothing is promised, and what was there may be there in part."""
+        """Without a sync: a power loss may leave a part of it."""
         name = self._fresh()
         content = self._content()
         self._say(False, {name: content}, in_place=True)
         with open(self._root / name, "xb", buffering=0) as file:
             write_all(file.fileno(), content)
+        self._announce(Line(True, {f"{self._path}/{name}": content}, handed_over=True))
 
     def _change(self, name: str, content: bytes, how: Callable[[int], None]) -> None:
         self._say(False, {name: content}, in_place=True)
@@ -175,6 +181,16 @@ class Saver:
         self._number = 0
         self._saved: dict[str, dict[str, bytes]] = {}
         self._attached: dict[str, dict[str, bytes]] = {}
+
+    def begin(self, known: Mapping[str, Sequence[Value]] | None = None) -> None:
+        """Go on with what is known to be there, by path."""
+        self._saved, self._attached = {}, {}
+        for path, [value] in (known or {}).items():
+            top, _, name = path.rpartition("/")
+            if value is not None and top.startswith("keys/main/"):
+                self._saved.setdefault(top.removeprefix("keys/main/"), {})[name] = value
+            elif value is not None and top.startswith("work/attached"):
+                self._attached.setdefault(top.removeprefix("work/"), {})[name] = value
 
     def step(self) -> None:
         """Do something, in a connection of its own."""

@@ -175,7 +175,9 @@ class Sealer:
         self._port.hold(*(job.file.base for job in jobs))
         try:
             contents = await trio.to_thread.run_sync(self._ingest, jobs, limiter=self._threads)
+            failpoints.reach("seal.after_commit")
             sealed = self._write_results(jobs, contents)
+            failpoints.reach("seal.after_batch")
         finally:
             self._port.end_batch()
         return sealed

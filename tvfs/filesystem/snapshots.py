@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from tvfs import failpoints
 from tvfs.catalog.catalog import Family
 from tvfs.content.attributes import UNKNOWN, OwnAttributes
 from tvfs.content.reference import Content
@@ -120,9 +121,11 @@ class Snapshots:
         if missing := selection.missing():
             raise NotFound(f"There is no {missing.decode('utf-8', 'backslashreplace')!r} to take a snapshot of.")
         await self.sealer.seal(survey.staged)
+        failpoints.reach("snapshot.after_seal")
         walk = _Walk(self, selection, build=True)
         try:
             built = await walk.run(ino, self.nodes.get(ino))
+            failpoints.reach("snapshot.after_build")
             if built is not None and holder is not None:
                 self.leases.hold(holder, [built.snapshot.index])
         finally:

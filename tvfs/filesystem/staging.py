@@ -96,9 +96,11 @@ class Staging:
         path = self._layout.staged_file(ino, generation)
         file = StagedFile(ino, generation, path, base, min(base.size, size) if base else 0, size)
         with translated():
+            failpoints.reach("stage.before_file")
             descriptor = self.descriptors.create(path)
             if size:
                 os.ftruncate(descriptor, size)
+        failpoints.reach("stage.after_file")
         change.put(ino, changed(inode, state=STAGED, size=0, hash=NO_HASH))
         change.batch.put(Family.STAGING, ino.to_bytes(8, "big"), file.row(self.boot))
         file.written_s = self._clock.monotonic_s()
@@ -172,6 +174,7 @@ class Staging:
             await self._catalog.flush()
             failpoints.reach("seal.before_unlink")
             await trio.to_thread.run_sync(remove_all, [path for path, _ in doomed], limiter=self._threads)
+            failpoints.reach("seal.after_unlink")
         except BaseException:
             self._doomed = doomed + self._doomed
             raise
@@ -306,6 +309,7 @@ class Staging:
             return
         with self._changing(file), translated():
             os.ftruncate(self.descriptors.get(file.path), size)
+            failpoints.reach("stage.after_truncate")
             file.size = size
             if size < file.base_limit:
                 # After the file: of the two halves the shorter file is the one that recovery can tell.
@@ -373,7 +377,6 @@ class Staging:
 
     async def sync(self, file: StagedFile) -> None:
         """Return when everything written before the call survives a power loss once its row does."""
-        failpoints.reach("fsync.before_data")
         if file.in_row:
             file.promised = True
             return
@@ -487,8 +490,11 @@ class Staging:
         if not missing:
             return
         assert file.blocks is not None
-        with translated(), open(map_of(file.path), "ab") as sidecar:
-            sidecar.write(b"".join(block.to_bytes(8, "big") for block in missing))
+        with translated():
+            failpoints.reach("stage.before_map")
+            with open(map_of(file.path), "ab") as sidecar:
+                sidecar.write(b"".join(block.to_bytes(8, "big") for block in missing))
+        failpoints.reach("stage.after_map")
         if not file.blocks:
             file.directory_synced = False
         file.blocks.update(dict.fromkeys(missing))

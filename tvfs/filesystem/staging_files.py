@@ -66,7 +66,9 @@ def allocated_bytes_of(descriptor: int, file: StagedFile) -> int:
 
 def sync_file(descriptor: int, path: Path, with_map: bool, with_directory: bool) -> None:
     """Let the bytes of a staging file survive a power loss, and how it is found."""
+    failpoints.reach("fsync.before_data")
     os.fdatasync(descriptor)
+    failpoints.reach("fsync.after_file")
     paths = [map_of(path)] if with_map else []
     if with_directory:
         # The file's directory, and the one above: it may be new as well.

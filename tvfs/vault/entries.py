@@ -9,6 +9,7 @@ from itertools import chain
 
 import msgspec
 
+from tvfs import failpoints
 from tvfs.catalog.catalog import Batch, Catalog, prefix_end
 from tvfs.catalog.rocks import CatalogFull
 from tvfs.clock import Clock
@@ -121,7 +122,7 @@ class EntryTable:
             detail=f"{entry.kind} {entry.snapshot.tree}" if entry.snapshot else entry.kind,
         )
         self._rows.bind(batch, row_key, self._rows.whatever_is_at(row_key), self.ranks.ranked(entry))
-        await self._catalog.flush()
+        await self._flush()
 
     async def set_pin(self, scope: str, key: str, *, pinned: bool, who: str) -> StoredEntry:
         """Let the entry never be evicted, or again, durably, and return it; raise `KeyMissing` or `NameInvalid`.
@@ -137,7 +138,7 @@ class EntryTable:
             batch = Batch()
             self._audit.append_to(batch, action="pin" if pinned else "unpin", scope=scope, key=key, who=who)
             self._rows.bind(batch, row_key, old, entry)
-        await self._catalog.flush()
+        await self._flush()
         return entry
 
     async def remove(self, scope: str, key: str, *, who: str) -> None:
@@ -148,7 +149,12 @@ class EntryTable:
         batch = Batch()
         self._audit.append_to(batch, action="remove", scope=scope, key=key, who=who)
         self._rows.bind(batch, row_key, self._rows.whatever_is_at(row_key), None)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        failpoints.reach("entry.after_batch")
         await self._catalog.flush()
+        failpoints.reach("entry.after_wal")
 
     def list_entries(
         self, scope: str | None = None, *, after: tuple[str, str] | None = None, limit: int = 1000

@@ -82,8 +82,8 @@ class World:
 
 
 @asynccontextmanager
-async def opened(home: Path, *, sweep_slice: int = 256) -> AsyncIterator[World]:
-    clock = ManualClock()
+async def opened(home: Path, *, sweep_slice: int = 256, clock: ManualClock | None = None) -> AsyncIterator[World]:
+    clock = clock or ManualClock()
     async with open_vault(home, PluginRegistry(), clock=clock) as vault:
         settings = FilesystemSettings(owner_uid=os.getuid(), owner_gid=os.getgid(), sweep_slice=sweep_slice)
         filesystem = Filesystem(vault, clock=clock, settings=settings, lookups=LookupCounts(), boot="boot")
