@@ -34,6 +34,7 @@ from tvd.fuse_mount import FuseMount
 from tvd.owner import BackgroundTask, Owner, OwnerParts, StopRequest
 from tvd.readiness import ServiceManager
 from tvd.reclaim import Reclaimer
+from tvd.stack_dump import RequestNames
 from tvd.succession import ask, prepare
 from tvd.supervisor import Health
 from tvd.watched_filesystem import WatchedFilesystem
@@ -130,6 +131,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             lambda: _succeeded(stop, hand_over, service),
             config.plugins.call_timeout_s,
         )
+        requests = RequestNames(activity, filesystem.inspection)
         server = _server(config, vault, filesystem, views, health, facts, activity, reclaimer)
         background = [
             BackgroundTask("sealer", filesystem.run_background),
@@ -139,7 +141,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         ]
         try:
             yield Owner(
-                OwnerParts(config, clock, server, mount, background, health, stop, service, hand_over),
+                OwnerParts(config, clock, server, mount, background, health, stop, service, requests, hand_over),
                 log_max_bytes=vault.superblock.capacity_bytes // LOG_FRACTION,
             )
         finally:

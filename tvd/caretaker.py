@@ -4,6 +4,9 @@ A store of descriptors that speaks systemd's protocol (`FDSTORE=1` to it, `LISTE
 systemd did not start.  It imports nothing that is large, and does nothing that could fail: what it keeps must outlive
 all else.
 
+It also hears the daemon's watchdog notices, which come from its event loop.  A loop that stopped is told in the log,
+with the stacks of the daemon; some time later the daemon is killed and another goes on with its mount.
+
 A daemon that was killed is started again after a moment in which clients of the mount wait, and whoever killed it may
 look at the vault (`tv fsck`); `tv up` and `tv down` end that moment.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import json
 import os
 import select
 import signal
@@ -30,7 +34,11 @@ DEATHS_MAX, DEATHS_WITHIN_S = 5, 60.0
 GRACE_S = 5.0
 """So long after a kill the vault is nobody's."""
 OPTION = "--caretaker"
-"""With `=N,S`: how often the daemon may be killed, and after how many seconds it is started again."""
+"""With `=N,S,A,B`: how often the daemon may be killed, after how many seconds it is started again, and after how many
+seconds of silence its stacks are written, and it is killed."""
+SILENT_S, SILENT_MAX_S = 15.0, 60.0
+"""So long the loop may stand still before that is told, and before the daemon is killed for it; the second is longer
+than anything that the daemon does at once, also on a machine that swaps."""
 KEPT_MAX = 8
 _FIRST_PASSED = 3
 _OUT_OF_THE_WAY = 64
@@ -42,11 +50,24 @@ _LOOK_MS = 50
 class Caretaker:
     """One daemon after the other, until one ends by itself."""
 
-    def __init__(self, command: Sequence[str], *, deaths_max: int = DEATHS_MAX, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        deaths_max: int = DEATHS_MAX,
+        grace_s: float = GRACE_S,
+        silent_s: float = SILENT_S,
+        silent_max_s: float = SILENT_MAX_S,
+    ) -> None:
         """`command` starts the daemon, in the foreground."""
         self._command = list(command)
         self._deaths_max = deaths_max
         self._grace_s = grace_s
+        self._silent_s = silent_s
+        self._silent_max_s = silent_max_s
+        self._heard_s: float | None = None
+        """When the daemon was heard last; None while nobody waits for that: it starts, or it stops."""
+        self._told_of_silence = self._killed_for_it = False
         self._told_to_go_on = False
         self._deaths: list[float] = []
         self._kept: list[tuple[str, int]] = []
@@ -94,7 +115,8 @@ class Caretaker:
 
     def _grace_is_over(self) -> bool:
         """Wait until the daemon is to be started again; return False if it is not."""
-        over_s = time.monotonic() + self._grace_s
+        # Nobody has killed what we did: nobody wants to look at the vault.
+        over_s = time.monotonic() + (0.0 if self._killed_for_it else self._grace_s)
         poll = self._poll()
         self._take_address()
         while not (self._stopping or self._told_to_go_on or time.monotonic() >= over_s):
@@ -103,7 +125,8 @@ class Caretaker:
         return not self._stopping
 
     def _start(self) -> None:
-        self._told_to_go_on = False
+        self._told_to_go_on = self._told_of_silence = self._killed_for_it = False
+        self._heard_s = None
         daemon = os.fork()
         if not daemon:
             try:
@@ -119,8 +142,9 @@ class Caretaker:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         environment = {**os.environ, "NOTIFY_SOCKET": "@" + self._address[1:].decode(), "FDSTORE": str(KEPT_MAX)}
-        for name in ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+        for name in ("WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
             environment.pop(name, None)
+        environment["WATCHDOG_USEC"] = str(int(self._silent_s * 1e6))
         if self._kept:
             # By way of high numbers: none is overwritten before it was moved.
             moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for _, descriptor in self._kept]
@@ -140,8 +164,9 @@ class Caretaker:
             poll = self._poll()
             poll.register(ended, select.POLLIN)
             while True:
-                ready = {descriptor for descriptor, _ in poll.poll()}
+                ready = {descriptor for descriptor, _ in poll.poll(self._silent_s / 4 * 1000)}
                 self._take_notices()
+                self._watch()
                 if ended in ready:
                     break
         finally:
@@ -149,6 +174,31 @@ class Caretaker:
         status = os.waitpid(self._daemon, 0)[1]
         self._daemon = 0
         return status
+
+    def _watch(self) -> None:
+        """See whether the daemon's loop runs; say so if it does not, and at last end it, if another can go on."""
+        now_s = time.monotonic()
+        if self._heard_s is None or now_s - self._heard_s < self._silent_s:
+            return
+        if _is_stopped(self._daemon):
+            self._heard_s = now_s  # by a debugger, or by whoever sent SIGSTOP: they know
+        elif not self._told_of_silence:
+            self._told_of_silence = True
+            self._say("the daemon's loop stands still; its stacks follow", since_s=round(now_s - self._heard_s, 1))
+            os.kill(self._daemon, signal.SIGUSR1)
+        elif now_s - self._heard_s >= self._silent_max_s and self._kept and not self._killed_for_it:
+            self._killed_for_it = True
+            self._say("the daemon's loop stood still for too long; it is killed and started again")
+            os.kill(self._daemon, signal.SIGKILL)
+
+    def _say(self, event: str, **facts: object) -> None:
+        line = {"part": "caretaker", **facts, "event": event, "level": "error", "timestamp": _now()}
+        with suppress(ValueError, IndexError, OSError):
+            log = os.open(f"{self._home()}/tvd.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(log, json.dumps(line).encode() + b"\n")
+            finally:
+                os.close(log)
 
     def _poll(self) -> select.poll:
         poll = select.poll()
@@ -187,7 +237,12 @@ class Caretaker:
     def _take(self, message: bytes, descriptors: Sequence[int]) -> None:
         told = dict(line.partition("=")[::2] for line in message.decode(errors="replace").splitlines())
         name = told.get("FDNAME", "stored")
+        if told.get("WATCHDOG") == "1":
+            self._heard_s, self._told_of_silence = time.monotonic(), False
+        if told.get("STOPPING") == "1":
+            self._heard_s = None
         if told.get("READY") == "1":
+            self._heard_s = time.monotonic()
             self._take_address()
             if self._stopping:
                 # It was told before it could hear.
@@ -223,8 +278,14 @@ def take_care(arguments: Sequence[str]) -> int:
     """Run the daemon that this process was started as, without the option; return its exit status."""
     option = next(argument for argument in arguments if is_asked_for([argument]))
     command = [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != option)]
-    deaths, _, grace_s = option.partition("=")[2].partition(",")
-    return Caretaker(command, deaths_max=int(deaths or DEATHS_MAX), grace_s=float(grace_s or GRACE_S)).run()
+    deaths, grace_s, silent_s, silent_max_s = [*option.partition("=")[2].split(","), "", "", "", ""][:4]
+    return Caretaker(
+        command,
+        deaths_max=int(deaths or DEATHS_MAX),
+        grace_s=float(grace_s or GRACE_S),
+        silent_s=float(silent_s or SILENT_S),
+        silent_max_s=float(silent_max_s or SILENT_MAX_S),
+    ).run()
 
 
 def is_asked_for(arguments: Sequence[str]) -> bool:
@@ -250,6 +311,19 @@ def _received(listener: socket.socket) -> tuple[bytes, int, int, array.array[int
         elif kind == socket.SCM_RIGHTS:
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     return message, sender, user, descriptors, address
+
+
+def _is_stopped(process: int) -> bool:
+    """Whether somebody keeps it from running, or traces it."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as status:
+            return status.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:
+        return False
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _close(descriptors: Sequence[int]) -> None:

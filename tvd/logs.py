@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from tvd.config import LogConfig
+from tvd.stack_dump import Dump
 from tvfs.errors import TaskVaultError
 
 FILE_NAME = "tvd.log"
@@ -141,10 +142,16 @@ def configure(target: LogTarget, level: str) -> None:
     logging.captureWarnings(True)
 
 
-def enable_stack_dumps(descriptor: int) -> None:
-    """On SIGUSR1, and when the interpreter crashes, write the stacks of all threads to the descriptor."""
+def enable_stack_dumps(descriptor: int) -> Dump:
+    """On SIGUSR1, and when the interpreter crashes, write the stacks of all threads to the descriptor.
+
+    On SIGUSR1 what is returned then writes tasks and requests, as soon as the main thread gets to it.
+    """
+    dump = Dump(descriptor)
     faulthandler.enable(descriptor)
-    faulthandler.register(signal.SIGUSR1, descriptor, all_threads=True)
+    signal.signal(signal.SIGUSR1, dump)
+    faulthandler.register(signal.SIGUSR1, descriptor, all_threads=True, chain=True)
+    return dump
 
 
 def _open_appending(path: Path) -> int:

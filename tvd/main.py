@@ -29,6 +29,7 @@ from tvd.assemble import assembled, make_vault, make_vault_if_missing
 from tvd.config import Config, LogConfig
 from tvd.control.peer import GroupUnknown
 from tvd.readiness import ReadyPipe
+from tvd.stack_dump import Dump
 from tvfs.catalog.rocks import CatalogLocked
 from tvfs.errors import TaskVaultError
 from tvfs.fuse.mount_point import FuseUnavailable, MountPointBusy, MountPointInvalid, MountPointNotEmpty
@@ -103,12 +104,13 @@ def _serve(config: Config, ready: ReadyPipe, *, to_stderr: bool) -> int:
     make_vault_if_missing(config)
     target = logs.open_log(config.home, config.log, to_stderr=to_stderr)
     logs.configure(target, config.log.level)
-    logs.enable_stack_dumps(target.fileno())
-    return trio.run(_run, config, ready, target)
+    dump = logs.enable_stack_dumps(target.fileno())
+    return trio.run(_run, config, ready, target, dump)
 
 
-async def _run(config: Config, ready: ReadyPipe, target: logs.LogTarget) -> int:
+async def _run(config: Config, ready: ReadyPipe, target: logs.LogTarget, dump: Dump) -> int:
     async with assembled(config) as owner:
+        dump.requests = owner.requests
         if isinstance(target, logs.RotatingFile):
             target.limit(owner.log_max_bytes)
         await owner.run(ready)

@@ -28,6 +28,7 @@ from tvd import succession
 from tvd.config import Config
 from tvd.control.server import ControlServer
 from tvd.readiness import ReadyPipe, ServiceManager
+from tvd.stack_dump import RequestNames
 from tvd.succession import HandOverImpossible
 from tvd.supervisor import Health, supervise
 from tvfs.clock import Clock
@@ -92,6 +93,7 @@ class OwnerParts:
     health: Health
     stop: StopRequest
     service: ServiceManager
+    requests: RequestNames
     hand_over: HandOver | None = None
     """How the mount outlives the owner; None if it cannot."""
 
@@ -113,12 +115,17 @@ class Owner:
         hand_over = self._parts.hand_over
         return hand_over is not None and hand_over.done
 
+    def requests(self) -> Sequence[str]:
+        """Return a line for each request that is under way, the oldest first."""
+        return self._parts.requests()
+
     async def run(self, ready: ReadyPipe) -> None:
         """Serve until asked to stop, then stop in order; raise a `TaskVaultError` if the mount cannot be made."""
         async with trio.open_nursery() as everything:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
                 everything.start_soon(self._watch_signals, signals, everything.cancel_scope)
                 everything.start_soon(self._parts.service.feed_watchdog)
+                everything.start_soon(self._parts.requests.name_slow_ones)
                 await self._serve_with_background(ready)
                 everything.cancel_scope.cancel()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable
 
 POINTS = (
@@ -73,7 +74,12 @@ def _io_error() -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-ACTIONS: dict[str, Callable[[], None]] = {"kill": _kill, "enospc": _no_space, "eio": _io_error}
+def _hang() -> None:
+    while True:
+        time.sleep(3600)
+
+
+ACTIONS: dict[str, Callable[[], None]] = {"kill": _kill, "enospc": _no_space, "eio": _io_error, "hang": _hang}
 """What can happen at a point."""
 
 

@@ -36,12 +36,13 @@ TEST_TIMEOUT_S, SLOW_TEST_TIMEOUT_S = 50.0, 600.0
 class Kept:
     """A daemon below a caretaker, and its mount."""
 
-    def __init__(self, home: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, home: Path, *options: str, env: dict[str, str] | None = None, caretaker: str = "1000,0") -> None:
         self.home = home
         self.mount = home.parent / "mount"
         self.work = self.mount / "work"
         reading, writing = os.pipe()
-        command = [sys.executable, "-m", "tvd", "--caretaker=1000,0", "--home", str(home), "--mount", str(self.mount)]
+        command = [sys.executable, "-m", "tvd", f"--caretaker={caretaker}", "--home", str(home)]
+        command += ["--mount", str(self.mount)]
         self.caretaker = subprocess.Popen(
             [*command, "--ready-fd", str(writing), *options],
             pass_fds=[writing],

@@ -17,13 +17,12 @@ from taskvault.protocol.messages import (
 from tvd.activity import ActivityRecorder, Live
 from tvd.control.answer import Answer, Handler, Table
 from tvd.control.vault_session import VaultSession
+from tvd.stack_dump import HANDLES
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.vault.vault import Vault
 
 _ABOUT = ("key", "path", "name", "prefix", "run")
 """Fields of requests that say what they are about; the first that a request has is shown."""
-_HANDLES = frozenset({"fs.read", "fs.write", "fs.fsync"})
-"""Filesystem requests that name a handle, not an inode."""
 
 
 class ActivityRequests:
@@ -71,7 +70,7 @@ class ActivityRequests:
     def _subject(self, live: Live) -> str:
         if isinstance(live.subject, str):
             return live.subject
-        return f"{'handle' if live.name in _HANDLES else 'inode'} {live.subject}"
+        return f"{'handle' if live.name in HANDLES else 'inode'} {live.subject}"
 
 
 def watched(table: Table[VaultSession], activity: ActivityRecorder) -> Table[VaultSession]:

@@ -99,6 +99,11 @@ class Files:
         """How many handles are open."""
         return len(self._handles)
 
+    def inode_of(self, handle: int) -> int | None:
+        """Return what a handle is of; None if there is no such handle."""
+        opened = self._handles.get(handle)
+        return None if opened is None else opened.ino
+
     def open_inodes(self) -> list[int]:
         """Return the inodes that somebody has open."""
         return list(self._opened)

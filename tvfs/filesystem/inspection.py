@@ -9,6 +9,7 @@ from itertools import islice
 
 import trio
 
+from tvfs.catalog.catalog import Family
 from tvfs.content.reader import ContentReader
 from tvfs.content.tree_index import TreeIndexMissing
 from tvfs.digest import Digest
@@ -16,7 +17,7 @@ from tvfs.filesystem.directories import Directories
 from tvfs.filesystem.files import Files
 from tvfs.filesystem.inode import NO_HASH, STAGED, ContentState, Inode
 from tvfs.filesystem.model import KEYS, PREPARED, ROOT, RUNS, SNAPSHOTS, TRASH, WORK
-from tvfs.filesystem.nodes import Nodes
+from tvfs.filesystem.nodes import MAX_LEVELS, Nodes
 from tvfs.filesystem.staging import Staging
 from tvfs.filesystem.survey import SLICE, Found, Surveyor
 from tvfs.vault.pace import Pace
@@ -24,6 +25,8 @@ from tvfs.vault.references import TREE_KEY
 from tvfs.vault.vault import Vault
 from tvfs.vault.weighing import Weigher, Weight
 
+_NAMES_LOOKED_AT = 200_000
+"""A second's worth."""
 _ELSEWHERE = (KEYS, RUNS, SNAPSHOTS, TRASH, PREPARED)
 
 
@@ -126,6 +129,36 @@ class Inspection:
                 return None
             names.append(name)
         return b"/".join(names)
+
+    def place_of(self, number: int, *, is_handle: bool) -> bytes | None:
+        """Return the path of an inode, or of what a handle is of, without waiting; None if none is found soon.
+
+        For whoever wants to know what holds everything up: a file's name is looked for among all of them, for a second.
+        """
+        ino = self._files.inode_of(number) if is_handle else number
+        names: list[bytes] = []
+        while ino is not None and ino not in (ROOT, WORK):
+            found = self._name_and_parent(ino)
+            if found is None or found[1] in _ELSEWHERE or len(names) > MAX_LEVELS:
+                return None
+            name, ino = found
+            names.append(name)
+        if ino is None:
+            return None
+        return b"/".join([*([b"work"] if ino == WORK else []), *reversed(names)])
+
+    def _name_and_parent(self, ino: int) -> tuple[bytes, int] | None:
+        of_tree = self._nodes.entry(ino)
+        if of_tree is not None:
+            return of_tree[0].name, of_tree[1]
+        inode = self._nodes.find(ino)
+        # Only of a directory is the parent known, so that its names are all that has to be looked through.
+        start = inode.parent.to_bytes(8, "big") if inode is not None and inode.is_directory and inode.parent else b""
+        child = ino.to_bytes(8, "big")
+        for key, row in islice(self._vault.catalog.scan(Family.DIRENT, start), _NAMES_LOOKED_AT):
+            if row[4:12] == child:
+                return key[8:], int.from_bytes(key[:8], "big")
+        return None
 
     async def _name_in(self, parent: int, child: int, pace: Pace) -> bytes | None:
         after = b""
