@@ -138,6 +138,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             BackgroundTask("collector", vault.collector.run),
             BackgroundTask("evictor", evictor.run),
             BackgroundTask("reclaimer", reclaimer.run),
+            BackgroundTask("ballast", vault.ballast.keep),
         ]
         try:
             yield Owner(

@@ -28,6 +28,7 @@ from rocksdict import (
     WriteBatch,
 )
 
+from tvfs.catalog.ballast import Ballast
 from tvfs.catalog.catalog import Batch, Delete, DeleteRange, DiskUse, Family, Put
 from tvfs.catalog.group_commit import GroupCommit
 from tvfs.errors import TaskVaultError
@@ -104,6 +105,8 @@ _FEW_ROWS = 32
 """So many rows are removed one by one rather than as a range."""
 _ROWS_OF_A_RANGE = 16
 """How many rows a range that is removed is taken to have."""
+_REOPENING_BYTES = MIB
+"""What opening the catalog anew takes beside the rows of its log, which become tables."""
 _LIVE_TABLES = "rocksdb.live-sst-files-size"
 _BLOCK_BYTES = 512
 """Unit of `st_blocks`."""
@@ -119,21 +122,37 @@ class RocksCatalog:
     Finish or drop every scan before `close`: an open iterator keeps RocksDB's lock on the directory.
     """
 
-    def __init__(self, path: Path, *, settings: RocksSettings | None = None, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        settings: RocksSettings | None = None,
+        read_only: bool = False,
+        ballast: Ballast | None = None,
+    ) -> None:
         """Open or make the catalog; raise `CatalogLocked`, `CatalogCorrupt`, `CatalogFull` or `CatalogFailed`.
 
-        With `read_only` it must be there, only family `sys` can be read, and nothing of it is changed.
+        With `read_only` it must be there, only family `sys` can be read, and nothing of it is changed.  On a full disk
+        `ballast` gives way.
         """
         if read_only and not (path / "CURRENT").exists():
             raise CatalogCorrupt(path, "it has no file CURRENT")
         self._path = path
         self._read_only = read_only
+        self.ballast = ballast
+        """What gives way when the disk is full."""
         self._settings = settings or RocksSettings()
         self._db: Any = None
         self._stuck = False
         self._written_bytes = 0
         self._deleted = dict.fromkeys(Family, 0)
-        self._open()
+        try:
+            self._open()
+        except CatalogFull:
+            if ballast is None or not ballast.give_all():
+                raise
+            self._stuck = False
+            self._open()
         self._flushing = GroupCommit(self._sync_wal, retryable=CatalogFull)
 
     def get(self, family: Family, key: bytes) -> bytes | None:
@@ -179,6 +198,17 @@ class RocksCatalog:
         """Apply a batch atomically.  It survives the death of this process, not yet a power loss."""
         if not batch.changes:
             return
+        if self.ballast is not None:
+            self.ballast.look()
+        try:
+            self._write(batch)
+        except CatalogFull:
+            # Others took what there was between our look and the write.
+            if self.ballast is None or not self.ballast.give_all():
+                raise
+            self._write(batch)
+
+    def _write(self, batch: Batch) -> None:
         self._recover_from_full_disk()
         # The hottest lines of a program that makes files: no pattern matching, and no context manager.
         try:
@@ -321,7 +351,8 @@ class RocksCatalog:
         if not self._stuck:
             return
         disk = os.statvfs(self._path)
-        if self._flushing.busy or disk.f_bavail * disk.f_frsize < self.disk_bytes() // 2 + 4 * MIB:
+        log_bytes = sum(path.stat().st_size for path in self._path.glob("*.log"))
+        if self._flushing.busy or disk.f_bavail * disk.f_frsize < log_bytes + _REOPENING_BYTES:
             raise CatalogFull(self._path)
         self._close()
         self._open()

@@ -33,6 +33,11 @@ class Layout:
         return self.home / "config.toml"
 
     @property
+    def ballast(self) -> Path:
+        """What gives way when the disk is full."""
+        return self.home / "ballast"
+
+    @property
     def lock(self) -> Path:
         """Locked by the owner for its whole life."""
         return self.home / "lock"

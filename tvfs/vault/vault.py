@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trio
 
+from tvfs.catalog.ballast import Ballast
 from tvfs.catalog.catalog import Batch, Catalog, Family
 from tvfs.catalog.rocks import RocksCatalog, RocksSettings
 from tvfs.chunks.cached import DEFAULT_CAPACITY_BYTES, CachedChunkStore
@@ -94,6 +95,8 @@ class Vault:
         self.chunks = chunk_stack(self._store, settings.decoded_chunk_bytes)
         """Decoded, verified, cached; what is put goes to packs of the vault's own."""
 
+        self.ballast = Ballast(layout.ballast, self.superblock.capacity_bytes)
+        """Gives way when the disk is full, so that things can be removed; made by whoever keeps it."""
         self.usage = VaultUsage(layout, self.packs, catalog, clock)
         self.leases = Leases()
         self.slices = Slices() if settings.background_pauses else Slices(pause_s=0, idle_pause_s=0)
@@ -254,6 +257,7 @@ async def open_vault(
             vault = Vault(
                 layout, catalog, registry, settings=settings, clock=clock or SystemClock(), on_damage=on_damage
             )
+            catalog.ballast = vault.ballast
         except BaseException:
             catalog.close()
             raise
@@ -278,4 +282,6 @@ def _open_catalog(layout: Layout, registry: PluginRegistry, settings: OpenSettin
         glimpse.close()
     # Only the catalog knows how small the vault is, and so how long its log may be.
     wal_bytes = min(wanted.max_wal_bytes, superblock.max_wal_bytes)
-    return RocksCatalog(layout.meta, settings=replace(wanted, max_wal_bytes=wal_bytes))
+    ballast = Ballast(layout.ballast, superblock.capacity_bytes)
+    settings_of_vault = replace(wanted, max_wal_bytes=wal_bytes)
+    return RocksCatalog(layout.meta, settings=settings_of_vault, ballast=ballast)
