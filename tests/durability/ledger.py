@@ -85,10 +85,13 @@ class Ledger:
             self.moving.append((line.one_of, content))
 
     def settle(self, find: Callable[[str], Value]) -> list[str]:
-        """Compare as `wrong` does; of what may be one or the other, what was found is so from now on."""
+        """Compare as `wrong` does; of what may be one or the other, what was found is so from now on.
+
+        What is gone is forgotten, or each comparison would take longer than the one before.
+        """
         found = {path: find(path) for path in self.allowed}
         wrong = self.wrong(found.__getitem__)
-        self.allowed = {path: [value] for path, value in found.items()}
+        self.allowed = {path: [value] for path, value in found.items() if value is not None}
         self.in_place.clear()
         self.moving.clear()
         return wrong

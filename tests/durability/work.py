@@ -16,6 +16,7 @@ from tests.durability.ledger import Line, Value
 
 SIZES = (0, 100, 5_000, 60_000, 150_000, 400_000)
 MOST_FILES = 24
+MOST_TREES = 8
 
 Announce = Callable[[Line], None]
 
@@ -196,7 +197,12 @@ class Saver:
         """Do something, in a connection of its own."""
         with Client.connect(self._home, timeout_s=20) as client:
             self._number += 1
-            self._rng.choice((self.save, self.save_live, self.attach, self.remove, self.forget))(client)
+            doing = self._rng.choice((self.save, self.save_live, self.attach, self.remove, self.forget))
+            if len(self._saved) > MOST_TREES:
+                doing = self.forget
+            elif len(self._attached) > MOST_TREES:
+                doing = self.remove
+            doing(client)
 
     def save(self, client: Client) -> None:
         """A tree from beside the mount: this process writes the packs."""
