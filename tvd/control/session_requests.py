@@ -22,6 +22,7 @@ from tvd.control.answer import Table
 from tvd.control.vault_session import VaultSession
 from tvd.supervisor import Health
 from tvfs.catalog.catalog import Family
+from tvfs.catalog.group_commit import FlushFailed
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.packs.pack_row import decode_pack_row
 from tvfs.packs.record import PACK_HEADER_BYTES
@@ -87,8 +88,8 @@ class SessionRequests:
             used_bytes=vault.usage.used_bytes(),
             entries=vault.entries.count(),
             staged_files=self._filesystem.staged_files(),
-            healthy=self._health.healthy,
-            trouble=self._health.trouble,
+            healthy=self._health.healthy and vault.catalog.failure is None,
+            trouble=self._health.trouble if vault.catalog.failure is None else str(FlushFailed(vault.catalog.failure)),
         )
 
     async def get_statistics(self, session: VaultSession, request: GetStatistics) -> Statistics:

@@ -122,6 +122,15 @@ class Catalog(Protocol):
         """
         ...
 
+    @property
+    def failure(self) -> str | None:
+        """Why nothing more is accepted, since the disk has refused to keep something; None while all is well."""
+        ...
+
+    def fail(self, reason: str) -> None:
+        """Accept nothing more, until the catalog is opened anew."""
+        ...
+
     def disk_bytes(self) -> int:
         """What the catalog takes on the disk now, in bytes: directory and files, as `du` counts them."""
         ...

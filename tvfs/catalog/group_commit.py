@@ -41,6 +41,15 @@ class GroupCommit:
         self._failure: str | None = None
 
     @property
+    def failure(self) -> str | None:
+        """Why no sync is believed any more; None while they are."""
+        return self._failure
+
+    def fail(self, reason: str) -> None:
+        """Believe none from now on: something else that had to last has failed to."""
+        self._failure = self._failure or reason
+
+    @property
     def busy(self) -> bool:
         """Whether a sync is running."""
         return self._lock.locked()

@@ -20,6 +20,7 @@ class MemoryCatalog:
         self._rows = _empty()
         self._durable = _empty()
         self._unflushed: list[Batch] = []
+        self._failure: str | None = None
 
     def get(self, family: Family, key: bytes) -> bytes | None:
         """Return the row's value, or None."""
@@ -59,6 +60,15 @@ class MemoryCatalog:
     def disk_bytes(self) -> int:
         """Nothing is on disk."""
         return 0
+
+    @property
+    def failure(self) -> str | None:
+        """Memory fails only if it is told to."""
+        return self._failure
+
+    def fail(self, reason: str) -> None:
+        """Accept nothing more."""
+        self._failure = reason
 
     def drop_deleted(self) -> None:
         """They have gone."""

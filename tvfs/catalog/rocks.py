@@ -30,7 +30,7 @@ from rocksdict import (
 
 from tvfs.catalog.ballast import Ballast
 from tvfs.catalog.catalog import Batch, Delete, DeleteRange, DiskUse, Family, Put
-from tvfs.catalog.group_commit import GroupCommit
+from tvfs.catalog.group_commit import FlushFailed, GroupCommit
 from tvfs.errors import TaskVaultError
 
 MIB = 1 << 20
@@ -195,9 +195,14 @@ class RocksCatalog:
         return None
 
     def write(self, batch: Batch) -> None:
-        """Apply a batch atomically.  It survives the death of this process, not yet a power loss."""
+        """Apply a batch atomically.  It survives the death of this process, not yet a power loss.
+
+        Raises `FlushFailed` once a sync has failed: the vault is read-only until it is opened again.
+        """
         if not batch.changes:
             return
+        if self._flushing.failure is not None:
+            raise FlushFailed(self._flushing.failure)
         if self.ballast is not None:
             self.ballast.look()
         try:
@@ -263,6 +268,15 @@ class RocksCatalog:
         """Do what `flush` does where no event loop runs yet: while a vault is made."""
         with self._translated():
             self._sync_wal()
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing more is accepted; None while all is well."""
+        return self._flushing.failure
+
+    def fail(self, reason: str) -> None:
+        """Accept nothing more, until the catalog is opened anew."""
+        self._flushing.fail(reason)
 
     def disk_bytes(self) -> int:
         """What the catalog's directory and files take on the disk, in bytes."""

@@ -227,7 +227,8 @@ class Filesystem(FileRequests):
 
     async def aclose(self) -> None:
         """Let go of descriptors and packs; what is staged stays staged, and is found again."""
-        await self._staging.reap()
+        if self._vault.catalog.failure is None:
+            await self._staging.reap()
         self._staging.close()
         self._port.close()
 

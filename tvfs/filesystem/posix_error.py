@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from tvfs.catalog.group_commit import FlushFailed
 from tvfs.catalog.rocks import CatalogFull
 from tvfs.errors import TaskVaultError
 from tvfs.vault.reservations import VaultFull
@@ -151,6 +152,12 @@ class NoMoreData(PosixError):
     errno = errno.ENXIO
 
 
+class VaultReadOnly(PosixError):
+    """The disk has refused to keep something, so that nothing more is accepted."""
+
+    errno = errno.EROFS
+
+
 class IoFailed(PosixError):
     """The content cannot be read or written: a damaged chunk, a failing disk."""
 
@@ -163,4 +170,6 @@ def as_posix(error: TaskVaultError) -> PosixError:
         return error
     if isinstance(error, CatalogFull | VaultFull):
         return NoSpace()
+    if isinstance(error, FlushFailed):
+        return VaultReadOnly(str(error))
     return IoFailed(str(error))

@@ -22,6 +22,7 @@ from tvfs.errors import TaskVaultError
 from tvfs.filesystem.change import Change
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.owner_port import OwnerPort
+from tvfs.filesystem.posix_error import IoFailed
 from tvfs.filesystem.recent import Recent
 from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.filesystem.staged_file import StagedFile
@@ -119,6 +120,8 @@ class Sealer:
         Writers wait meanwhile, so it is a state that the file really had.  `hold` is called with what the content must
         be held by, before anybody lets go of it.
         """
+        if file.sync_failed:
+            raise IoFailed("A file could not be synced, so that nobody knows what the disk has of it; write it anew.")
         async with file.inode_lock(), self._sealing:
             content = self._staging.rows.content(file) if file.in_row else None
             job = _Job(file, file.writes, file.size, file.pieces(0, file.size), content)
@@ -160,7 +163,7 @@ class Sealer:
             if file is None or self._has_writer(ino) or self._nodes.get(ino).nlink == 0:
                 self._due.pop(ino, None)
                 continue
-            if file.busy or file.locked or file.size > self._settings.seal_max_bytes:
+            if file.busy or file.locked or file.sync_failed or file.size > self._settings.seal_max_bytes:
                 continue
             if total_bytes + file.size > room_bytes:
                 continue  # it is on the disk once already; what is smaller may make room

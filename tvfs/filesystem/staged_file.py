@@ -68,6 +68,7 @@ class StagedFile:
         "promised",
         "rewrites",
         "size",
+        "sync_failed",
         "synced_blocks",
         "writes",
         "written_s",
@@ -90,6 +91,8 @@ class StagedFile:
         self.written_s = 0.0
         self.lock: trio.Lock | None = None
         self.directory_synced = False
+        self.sync_failed = False
+        """Whether the kernel may have dropped bytes that it could not write: it says so once only."""
         self.synced_blocks = 0
         self.in_row = False
         """Whether the bytes are in the row and there is no staging file yet; once False it stays so."""

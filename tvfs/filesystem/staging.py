@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
@@ -26,17 +26,21 @@ from tvfs.filesystem.descriptors import Descriptors
 from tvfs.filesystem.disk_room import DiskRoom
 from tvfs.filesystem.disk_space import punch
 from tvfs.filesystem.inode import NO_HASH, STAGED, changed
-from tvfs.filesystem.posix_error import NoMoreData, NoSpace, TooBig
+from tvfs.filesystem.posix_error import IoFailed, NoMoreData, NoSpace, TooBig, VaultReadOnly
 from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.filesystem.staged_file import BLOCK_BYTES, NO_PATH, StagedFile, growth, uncovered
 from tvfs.filesystem.staged_rows import StagedRows
 from tvfs.filesystem.staging_files import (
     allocated_bytes_of,
+    append_to_map,
+    discard,
+    discarded_on_error,
+    make_file,
     map_of,
     read_at,
     remove_all,
     seek_in,
-    sync_file,
+    sync_staged,
     translated,
     write_at,
 )
@@ -380,11 +384,10 @@ class Staging:
         if file.in_row:
             file.promised = True
             return
+        if file.sync_failed:
+            raise IoFailed("An earlier sync of this file failed, so that none can be believed; write the file anew.")
         blocks = len(file.blocks) if file.blocks is not None else 0
-        with self.descriptors.lent(file.path) as descriptor, translated():
-            await trio.to_thread.run_sync(
-                sync_file, descriptor, file.path, blocks > 0, not file.directory_synced, limiter=self._threads
-            )
+        await self._sync_file(file, with_map=blocks > 0, with_directory=not file.directory_synced)
         # Not the name of a map that was made meanwhile.
         file.directory_synced = blocks > 0 or not file.blocks
         failpoints.reach("fsync.after_data")
@@ -392,6 +395,10 @@ class Staging:
             file.synced_blocks = blocks
             self._write_row(file)
         failpoints.reach("fsync.after_batch")
+
+    async def _sync_file(self, file: StagedFile, *, with_map: bool, with_directory: bool) -> None:
+        with self.descriptors.lent(file.path) as descriptor:
+            await sync_staged(file, descriptor, self._catalog, self._threads, (with_map, with_directory))
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -423,6 +430,8 @@ class Staging:
     @contextmanager
     def _changing(self, file: StagedFile) -> Iterator[None]:
         """Count a change before and after, so that whoever reads the file meanwhile knows that it is torn."""
+        if self._catalog.failure is not None:
+            raise VaultReadOnly(self._catalog.failure)
         file.writes += 1
         file.busy += 1
         try:
@@ -450,11 +459,11 @@ class Staging:
         self._make_file(file)
         if file.promised:
             # The row that has the bytes has outlasted a power loss: what takes its place must be able to, before.
-            with self.descriptors.lent(file.path) as descriptor, translated():
-                await trio.to_thread.run_sync(sync_file, descriptor, file.path, False, True, limiter=self._threads)
+            with discarded_on_error(self.descriptors, file.path):
+                await self._sync_file(file, with_map=False, with_directory=True)
             file.directory_synced = True
             if self.files.get(file.ino) is not file:
-                self._discard(file.path)
+                discard(self.descriptors, file.path)
                 return False
         self._note_file(file)
         return True
@@ -463,38 +472,20 @@ class Staging:
         """Copy what is in the row to a staging file, which nothing leads to yet."""
         content = self.rows.content(file)
         file.path = self._layout.staged_file(file.ino, file.generation)
-        with translated():
-            descriptor = self.descriptors.create(file.path)
-        try:
-            write_at(descriptor, [(0, content)], 0)
-        except BaseException:
-            self._discard(file.path)
-            raise
+        make_file(self.descriptors, file.path, content)
 
     def _note_file(self, file: StagedFile) -> None:
         """Let the row lead to the staging file, which has the bytes."""
-        try:
+        with discarded_on_error(self.descriptors, file.path):
             self._write_row(file)
-        except BaseException:
-            self._discard(file.path)
-            raise
         file.in_row = False
         self._count(file)
-
-    def _discard(self, path: Path) -> None:
-        self.descriptors.close(path)
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
 
     def _note_blocks(self, file: StagedFile, missing: list[int]) -> None:
         if not missing:
             return
         assert file.blocks is not None
-        with translated():
-            failpoints.reach("stage.before_map")
-            with open(map_of(file.path), "ab") as sidecar:
-                sidecar.write(b"".join(block.to_bytes(8, "big") for block in missing))
-        failpoints.reach("stage.after_map")
+        append_to_map(file.path, missing)
         if not file.blocks:
             file.directory_synced = False
         file.blocks.update(dict.fromkeys(missing))

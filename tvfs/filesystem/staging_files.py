@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import trio
+
 from tvfs import failpoints
+from tvfs.catalog.catalog import Catalog
+from tvfs.filesystem.descriptors import Descriptors
 from tvfs.filesystem.posix_error import IoFailed, NoSpace, PosixError, TooBig
 from tvfs.filesystem.staged_file import BLOCK_OF_DISK, StagedFile
 from tvfs.plugin_api.buffer import Buffer
@@ -81,6 +85,58 @@ def sync_file(descriptor: int, path: Path, with_map: bool, with_directory: bool)
             os.close(synced)
 
 
+async def sync_staged(
+    file: StagedFile, descriptor: int, catalog: Catalog, threads: trio.CapacityLimiter, more: tuple[bool, bool]
+) -> None:
+    """Call `sync_file` for a file in a thread, `more` being its last two arguments; after an error nothing is believed.
+
+    The kernel says once that bytes could not be written, and may have dropped them: the next sync would prove nothing,
+    and what is read now may be what the disk will not have.
+    """
+    with translated():
+        try:
+            await trio.to_thread.run_sync(sync_file, descriptor, file.path, *more, limiter=threads)
+        except OSError as exc:
+            file.sync_failed = True
+            if exc.errno not in NO_ROOM:
+                catalog.fail(f"a file's bytes could not be written: {exc.strerror}")
+            raise
+
+
+def make_file(descriptors: Descriptors, path: Path, content: bytes) -> None:
+    """Make a staging file with this content, or none."""
+    with translated():
+        descriptor = descriptors.create(path)
+    with discarded_on_error(descriptors, path):
+        write_at(descriptor, [(0, content)], 0)
+
+
+def append_to_map(path: Path, blocks: list[int]) -> None:
+    """Note in the map of a staging file that it has these blocks."""
+    with translated():
+        failpoints.reach("stage.before_map")
+        with open(map_of(path), "ab") as sidecar:
+            sidecar.write(b"".join(block.to_bytes(8, "big") for block in blocks))
+    failpoints.reach("stage.after_map")
+
+
+@contextmanager
+def discarded_on_error(descriptors: Descriptors, path: Path) -> Iterator[None]:
+    """Remove a staging file that nothing leads to if the body fails."""
+    try:
+        yield
+    except BaseException:
+        discard(descriptors, path)
+        raise
+
+
+def discard(descriptors: Descriptors, path: Path) -> None:
+    """Remove a staging file that nothing leads to."""
+    descriptors.close(path)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 def remove_all(paths: list[Path]) -> None:
     """Remove staging files with their maps."""
     for path in paths:
@@ -88,7 +144,8 @@ def remove_all(paths: list[Path]) -> None:
         map_of(path).unlink(missing_ok=True)
 
 
-_SENTENCES = {errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace}
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a disk that is full, and otherwise sound."""
 
 
 @contextmanager
@@ -101,7 +158,7 @@ def translated() -> Iterator[None]:
 
 
 def _posix(exc: OSError) -> PosixError:
-    if exc.errno in _SENTENCES:
+    if exc.errno in NO_ROOM:
         return NoSpace()
     if exc.errno == errno.EFBIG:
         return TooBig("The disk below the vault does not take files as long as this.")

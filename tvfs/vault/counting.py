@@ -115,6 +115,15 @@ class CountingCatalog:
         """Return when everything written before the call survives a power loss."""
         await self._inner.flush()
 
+    @property
+    def failure(self) -> str | None:
+        """Why nothing more is accepted; None while all is well."""
+        return self._inner.failure
+
+    def fail(self, reason: str) -> None:
+        """Accept nothing more."""
+        self._inner.fail(reason)
+
     def disk_bytes(self) -> int:
         """What the catalog takes on the disk now, in bytes."""
         return self._inner.disk_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import trio
 
 from tvfs.catalog.ballast import Ballast
 from tvfs.catalog.catalog import Batch, Catalog, Family
+from tvfs.catalog.group_commit import FlushFailed
 from tvfs.catalog.rocks import RocksCatalog, RocksSettings
 from tvfs.chunks.cached import DEFAULT_CAPACITY_BYTES, CachedChunkStore
 from tvfs.chunks.coalescing import CoalescingChunkStore
@@ -177,6 +178,9 @@ class Vault:
         with trio.CancelScope(shield=True), ExitStack() as closing:
             closing.callback(self.catalog.close)
             closing.callback(self.packs.close)
+            if self.catalog.failure is not None:
+                # That was told when it failed.  The stop is not a clean one, and the next start puts things in order.
+                closing.enter_context(suppress(FlushFailed))
             await self._store.aclose()
             self.grants.end_all()
             self.counters.close()
