@@ -15,7 +15,7 @@ PIP_COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(B
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench fuzz slow posix wheel wheel-test lock clean docs reference man
+.PHONY: help setup run test check format bench fuzz slow posix durability wheel wheel-test lock clean docs reference man
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -57,6 +57,9 @@ slow: setup ## the long proofs that `make test` leaves out; many minutes
 posix: setup ## the long proofs of the filesystem, hours; PJDFSTEST=DIR for that suite; see docs/design/posix.md
 	@packaging/system_packages.sh fio stress-ng
 	@PJDFSTEST=$(PJDFSTEST) $(BIN)/python -m tests.posix
+
+durability: setup ## the long proofs of what survives kills and power loss, an hour or two; see docs/design/durability.md
+	@$(BIN)/python -m tests.durability
 
 wheel: setup ## build dist/taskvault-*.whl
 	@rm -rf dist

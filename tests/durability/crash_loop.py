@@ -137,6 +137,7 @@ class Loop:
         deadline_s = time.monotonic() + 10
         while (report := check(self.home)) is None:
             assert time.monotonic() < deadline_s, f"somebody still has {lock}"
+            time.sleep(0.02)
         self.wrong += [f"round {len(self.rounds)}: fsck: {each}" for each in wrong(report)]
 
     def _processes(self) -> tuple[int, int]:
