@@ -131,15 +131,9 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             lambda: _succeeded(stop, hand_over, service),
             config.plugins.call_timeout_s,
         )
-        requests = RequestNames(activity, filesystem.inspection)
         server = _server(config, vault, filesystem, views, health, facts, activity, reclaimer)
-        background = [
-            BackgroundTask("sealer", filesystem.run_background),
-            BackgroundTask("collector", vault.collector.run),
-            BackgroundTask("evictor", evictor.run),
-            BackgroundTask("reclaimer", reclaimer.run),
-            BackgroundTask("ballast", vault.ballast.keep),
-        ]
+        background = _background(vault, filesystem, evictor, reclaimer)
+        requests = RequestNames(activity, filesystem.inspection)
         try:
             yield Owner(
                 OwnerParts(config, clock, server, mount, background, health, stop, service, requests, hand_over),
@@ -149,6 +143,16 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             remove_socket(config.home)
             with trio.CancelScope(shield=True):
                 await filesystem.aclose()
+
+
+def _background(vault: Vault, filesystem: Filesystem, evictor: Evictor, reclaimer: Reclaimer) -> list[BackgroundTask]:
+    return [
+        BackgroundTask("sealer", filesystem.run_background),
+        BackgroundTask("collector", vault.collector.run),
+        BackgroundTask("evictor", evictor.run),
+        BackgroundTask("reclaimer", reclaimer.run),
+        BackgroundTask("ballast", vault.ballast.keep),
+    ]
 
 
 def _reclaimer(vault: Vault, filesystem: Filesystem, evictor: Evictor, settings: ReclaimConfig) -> Reclaimer:

@@ -227,8 +227,7 @@ class Filesystem(FileRequests):
 
     async def aclose(self) -> None:
         """Let go of descriptors and packs; what is staged stays staged, and is found again."""
-        if self._vault.catalog.failure is None:
-            await self._staging.reap()
+        await self._staging.reap()
         self._staging.close()
         self._port.close()
 

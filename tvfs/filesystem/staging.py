@@ -171,7 +171,8 @@ class Staging:
 
     async def reap(self) -> None:
         """Remove the staging files that nothing leads to any more, once that is certain even after a power loss."""
-        if not self._doomed:
+        # After a failure nothing is certain any more: the next start removes what no row leads to.
+        if not self._doomed or self._catalog.failure is not None:
             return
         doomed, self._doomed = self._doomed, []
         try:

@@ -97,7 +97,6 @@ class Vault:
         """Decoded, verified, cached; what is put goes to packs of the vault's own."""
 
         self.ballast = Ballast(layout.ballast, self.superblock.capacity_bytes)
-        """Gives way when the disk is full, so that things can be removed; made by whoever keeps it."""
         self.usage = VaultUsage(layout, self.packs, catalog, clock)
         self.leases = Leases()
         self.slices = Slices() if settings.background_pauses else Slices(pause_s=0, idle_pause_s=0)
