@@ -39,6 +39,7 @@ TYPED = {
     "hash": "hash {work}/file",
     "config show": "config show",
     "config check": "config check",
+    "shim": "shim {tmp}/shims sh",
     "gc": "gc",
     "verify": "verify",
     "fsck": "--home {checked} fsck",

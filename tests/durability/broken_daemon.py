@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tvd import __main__ as daemon
 from tvfs.catalog import rocks
-from tvfs.filesystem import staging
+from tvfs.filesystem import staging_files
 from tvfs.packs import pack_directory, pack_writer
 
 
@@ -35,19 +35,11 @@ def _no_wal_sync() -> None:
 
 
 def _no_staging_sync() -> None:
-    staging.os = _OsWithout("fdatasync")  # type: ignore[attr-defined]
+    staging_files.os = _OsWithout("fdatasync")  # type: ignore[attr-defined]
 
 
 def _no_map_or_name_sync() -> None:
-    staging.os = _OsWithout("fsync")  # type: ignore[attr-defined]
-
-
-def _no_wait_before_unlink() -> None:
-    async def reap(self: staging.Staging) -> None:
-        doomed, self._doomed = self._doomed, []
-        staging._remove_all([path for path, _ in doomed])
-
-    staging.Staging.reap = reap  # type: ignore[method-assign]
+    staging_files.os = _OsWithout("fsync")  # type: ignore[attr-defined]
 
 
 BREAKERS: dict[str, Callable[[], None]] = {
@@ -56,7 +48,6 @@ BREAKERS: dict[str, Callable[[], None]] = {
     "wal": _no_wal_sync,
     "staging": _no_staging_sync,
     "map and names of staging": _no_map_or_name_sync,
-    "wal before a staging file goes": _no_wait_before_unlink,
 }
 """Each must be noticed."""
 

@@ -134,7 +134,7 @@ async def test_names_alone_end_in_enospc_before_the_size_is_passed(tmp_path: Pat
             linked = await until_refused(lambda number: _link(filesystem, file, number))
             marked = await until_refused(lambda number: filesystem.setxattr(file, b"user.%d" % number, bytes(60_000)))
             moved = await until_moved(filesystem, made)
-        assert made > 5000
+        assert made > 4000
         # What the catalog gives back meanwhile, a few more names take; how many is its own affair, and a name is small.
         assert directories < made / 10
         assert linked < made / 10

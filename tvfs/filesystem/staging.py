@@ -31,6 +31,7 @@ from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.filesystem.staged_file import BLOCK_BYTES, NO_PATH, StagedFile, growth, uncovered
 from tvfs.filesystem.staged_rows import StagedRows
 from tvfs.filesystem.staging_files import (
+    GrowsMore,
     allocated_bytes_of,
     append_to_map,
     discard,
@@ -280,7 +281,7 @@ class Staging:
             async with self._promised(promised_bytes):
                 try:
                     return await self._write(file, offset, data, promised_bytes)
-                except _GrowsMore:  # something was cut off the file while this one waited
+                except GrowsMore:  # something was cut off the file while this one waited
                     continue
 
     async def _write(self, file: StagedFile, offset: int, data: Buffer, promised_bytes: int) -> int | None:
@@ -290,7 +291,7 @@ class Staging:
             end = offset + len(data)
             missing = file.missing_blocks(offset, end)
             if growth(file, missing, offset, end) > promised_bytes:
-                raise _GrowsMore
+                raise GrowsMore
             if not await self._has_file(file):
                 return None
             copies: list[tuple[int, Buffer]] = []
@@ -495,7 +496,3 @@ class Staging:
         batch = Batch()
         batch.put(Family.STAGING, file.ino.to_bytes(8, "big"), file.row(self.boot))
         self._catalog.write(batch)
-
-
-class _GrowsMore(Exception):
-    """A write takes more of the disk than it was promised."""

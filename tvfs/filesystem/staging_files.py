@@ -18,6 +18,10 @@ from tvfs.filesystem.staged_file import BLOCK_OF_DISK, StagedFile
 from tvfs.plugin_api.buffer import Buffer
 
 
+class GrowsMore(Exception):
+    """A write takes more of the disk than it was promised."""
+
+
 def map_of(path: Path) -> Path:
     """Return where the map of a staging file lies."""
     return path.with_name(path.name + ".map")
