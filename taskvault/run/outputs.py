@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskvault.run.compressed_sections import SectionUnreadable, compressed_sections, may_have_sections
 from taskvault.run.patterns import PatternInvalid, PatternSet, Progress
 from tvfs.errors import TaskVaultError
 
@@ -93,14 +95,54 @@ def holds_path(paths: Sequence[bytes], root: Path, outputs: Sequence[Output]) ->
 
 def stream_holds(paths: Sequence[bytes], blocks: Iterable[bytes]) -> bool:
     """Whether one of `paths` occurs in a content that comes in blocks."""
-    keep = max((len(path) for path in paths), default=1) - 1
+    return bool(held_by_blocks(frozenset(paths), blocks, enough=1))
+
+
+def held_by_blocks(texts: frozenset[bytes], blocks: Iterable[bytes], *, enough: int | None = None) -> set[bytes]:
+    """Return which of `texts` occur in a content that comes in blocks; no more once there are `enough`."""
+    keep = max((len(text) for text in texts), default=1) - 1
+    found: set[bytes] = set()
     tail = b""
     for block in blocks:
         window = tail + block
-        if any(path in window for path in paths):
-            return True
+        found |= {text for text in texts - found if text in window}
+        if len(found) >= (len(texts) if enough is None else enough):
+            break
         tail = window[-keep:] if keep else b""
-    return False
+    return found
+
+
+def held_by_file(texts: frozenset[bytes], place: Path) -> tuple[set[bytes], bool]:
+    """Return which of `texts` a file or the target of a symlink holds, and whether it cannot be searched."""
+    if place.is_symlink():
+        target = os.fsencode(os.readlink(place))
+        return {text for text in texts if text in target}, False
+    if not stat.S_ISREG(os.lstat(place).st_mode):
+        # To open a pipe is to wait for whoever writes to it.
+        return set(), True
+    with open(place, "rb", buffering=0) as file:
+        start = file.read(_BLOCK_BYTES) or b""
+        if start.startswith(COMPRESSED):
+            return set(), True
+        found = held_by_blocks(texts, _with_rest(start, file.fileno()))
+        if may_have_sections(start):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
+                try:
+                    for section in compressed_sections(content):
+                        found |= held_by_blocks(texts, [section])
+                except SectionUnreadable:
+                    return found, True
+        return found, False
+
+
+def places_of(root: Path, outputs: Sequence[Output]) -> Iterator[Path]:
+    """Yield everything that was made, directories before what is in them."""
+    for output in outputs:
+        place = root / output.path
+        yield place
+        if output.is_directory:
+            for directory, directories, names in os.walk(place):
+                yield from (Path(directory, name) for name in (*directories, *names))
 
 
 def _find_below(
@@ -162,15 +204,8 @@ def _identity(place: Path) -> tuple[int, ...]:
 
 
 def _file_holds(paths: Sequence[bytes], place: Path) -> bool:
-    if place.is_symlink():
-        return any(path in os.fsencode(os.readlink(place)) for path in paths)
-    with open(place, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return True
-        start = file.read(_BLOCK_BYTES) or b""
-        if start.startswith(COMPRESSED):
-            return True
-        return stream_holds(paths, _with_rest(start, file.fileno()))
+    found, unsearchable = held_by_file(frozenset(paths), place)
+    return bool(found) or unsearchable
 
 
 def _with_rest(start: bytes, descriptor: int) -> Iterable[bytes]:

@@ -20,7 +20,7 @@ from taskvault.run.execute import Captured, Executed
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PathsetsUnusable, pack, unpack
 from taskvault.run.plain_tree import PlainTree, PlainTreeBuilder, file_entry
-from taskvault.run.result_format import DELETED_TYPE, INLINE_BYTES, MODES_TYPE, MOST_TURNS, ORDER_TYPE
+from taskvault.run.result_format import DELETED_TYPE, INLINE_BYTES, KEPT_TYPE, MODES_TYPE, MOST_TURNS, ORDER_TYPE
 from taskvault.snapshot_reference import reference
 from taskvault.snapshots import ingest_settings, take_snapshot
 from tvfs.content import reapi
@@ -44,6 +44,8 @@ class Finished:
     """What it removed, relative to the root."""
     modes: Mapping[str, int] = field(default_factory=dict)
     """Permissions of outputs that the umask does not explain."""
+    kept: Sequence[str] = ()
+    """Outputs that have the attributes of the file that was there, if one was."""
     observed: str = "declared"
     weak_key: str = ""
     """Of a traced run, in hexadecimal."""
@@ -150,6 +152,8 @@ def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Capture
         _add_metadata(result, DELETED_TYPE, [text(path) for path in finished.deleted])
     if finished.modes:
         _add_metadata(result, MODES_TYPE, {text(path): mode for path, mode in finished.modes.items()})
+    if finished.kept:
+        _add_metadata(result, KEPT_TYPE, [text(path) for path in finished.kept])
     return reapi.serialise(result)
 
 

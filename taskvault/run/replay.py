@@ -25,7 +25,7 @@ from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.execute import first_trouble, write_all
 from taskvault.run.inputs import REPLAY_PREFIX
 from taskvault.run.outputs import Output
-from taskvault.run.result_format import DELETED_TYPE, MODES_TYPE, ORDER_TYPE
+from taskvault.run.result_format import DELETED_TYPE, KEPT_TYPE, MODES_TYPE, ORDER_TYPE
 from taskvault.snapshot_reference import dereference
 from tvfs.content import reapi
 from tvfs.content.names import unescape
@@ -61,6 +61,8 @@ class StoredResult:
     """What the run removed, relative to the root."""
     modes: tuple[tuple[str, int], ...] = ()
     """Permissions of outputs that the umask does not explain."""
+    kept: tuple[str, ...] = ()
+    """Outputs that get the attributes of the file that is there, if one is."""
 
 
 def read_result(entry: Entry, function: str) -> StoredResult:
@@ -77,6 +79,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         deleted = tuple(_path(path) for path in _decoded(extra, DELETED_TYPE, list[str]) or ())
         modes = _decoded(extra, MODES_TYPE, dict[str, int]) or {}
         permissions = tuple((_path(path), mode & 0o777) for path, mode in modes.items())
+        kept = tuple(_path(path) for path in _decoded(extra, KEPT_TYPE, list[str]) or ())
         streams = (
             _stream(result.stdout_raw, result.stdout_digest, function),
             _stream(result.stderr_raw, result.stderr_digest, function),
@@ -84,7 +87,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
     except (ValueError, TaskVaultError, msgspec.MsgspecError, DecodeError) as exc:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
     return StoredResult(
-        entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions
+        entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions, kept
     )  # fmt: skip
 
 
@@ -103,6 +106,8 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> O
                 _apply_umask(place, umask)
             for path, mode in result.modes:
                 os.chmod(place / path, mode)
+            for path in result.kept:
+                _keep_attributes(place / path, root / path)
             with _all_or_nothing() as undo:
                 # In the order of the run: what was in a directory, then the directory.
                 for number, path in enumerate(result.deleted):
@@ -164,6 +169,22 @@ def _publish(place: Path, root: Path, output: Output, undo: list[Callable[[], No
         return
     _swap(source, target)
     undo.append(partial(_swap, source, target))
+
+
+def _keep_attributes(source: Path, target: Path) -> None:
+    """Give what was made the attributes of what is there, as a command does that writes into it."""
+    try:
+        there = os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(there.st_mode):
+        return
+    if there.st_nlink > 1:
+        raise ResultUnusable(f"{str(target)!r} has another name too, which would have another content")
+    ours = os.lstat(source)
+    if (there.st_uid, there.st_gid) != (ours.st_uid, ours.st_gid):
+        os.chown(source, there.st_uid, there.st_gid)
+    os.chmod(source, stat.S_IMODE(there.st_mode))
 
 
 def _remove(aside: Path, root: Path, path: str, undo: list[Callable[[], None]]) -> None:

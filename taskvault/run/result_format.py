@@ -14,5 +14,10 @@ DELETED_TYPE = "taskvault/deleted"
 MODES_TYPE = "taskvault/modes"
 """Type of the metadata with permissions that the umask does not explain: msgpack {path: mode}."""
 
+KEPT_TYPE = "taskvault/kept"
+"""Type of the metadata that names outputs which have the attributes of the file that was there, if one was: msgpack
+[path, …], relative to the root, escaped.
+"""
+
 MOST_TURNS = 10_000
 """Longer records of who wrote when are dropped; then all of stdout is replayed before all of stderr."""

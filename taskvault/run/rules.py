@@ -13,9 +13,9 @@ SESSION_VARIABLES = (
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PS2", "PS3", "PS4", "PROMPT_COMMAND", "PROMPT_DIRTRIM", "HISTFILE",
     "HISTSIZE", "HISTFILESIZE", "HISTCONTROL", "HISTIGNORE", "HISTTIMEFORMAT", "BASH_EXECUTION_STRING", "SHELLOPTS",
     # the terminal and its window
-    "COLUMNS", "LINES", "WINDOWID", "WINDOWPATH", "COLORTERM", "VTE_VERSION", "TERM_PROGRAM", "TERM_PROGRAM_VERSION",
+    "WINDOWID", "WINDOWPATH", "VTE_VERSION", "TERM_PROGRAM", "TERM_PROGRAM_VERSION",
     "TERM_SESSION_ID", "ITERM_*", "KONSOLE_*", "ALACRITTY_*", "KITTY_*", "WEZTERM_*", "TMUX", "TMUX_PANE", "STY",
-    "LS_COLORS", "GPG_TTY",
+    "GPG_TTY",
     # the session and its agents
     "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "GPG_AGENT_INFO", "DISPLAY",
     "WAYLAND_DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "SESSION_MANAGER", "DESKTOP_SESSION", "GDMSESSION",
@@ -53,7 +53,7 @@ VOLATILE = re.compile(
 """What the kernel measures anew each time it is asked; as time and randomness, it is no input."""
 
 TOOL_CACHES = (
-    "~/.cache/*", "~/.ccache/*", "~/.npm/_cacache/*", "~/.npm/_logs/*", "~/.npm/_update-notifier*",
+    "~/.cache", "~/.cache/*", "~/.ccache/*", "~/.npm/_cacache/*", "~/.npm/_logs/*", "~/.npm/_update-notifier*",
     "~/.cargo/registry/*", "~/.cargo/git/*", "~/.cargo/.package-cache*", "~/.cargo/.global-cache*", "~/go/pkg/mod/*",
     "~/.gradle/caches/*",
     "~/.m2/repository/*", "~/.config/go/telemetry/*", "*/__pycache__/*.pyc*", "*/__pycache__",
@@ -62,9 +62,16 @@ TOOL_CACHES = (
 
 KEEP_TIMES = frozenset({
     "tar", "bsdtar", "star", "cpio", "pax", "zip", "7z", "7za", "7zz", "rar", "ar", "mksquashfs", "genisoimage",
-    "mkisofs", "xorriso", "ls", "dir", "vdir", "stat", "tree", "getfacl", "dpkg-deb", "rpmbuild",
+    "mkisofs", "xorriso", "gzip", "pigz", "date", "ls", "dir", "vdir", "stat", "tree", "getfacl",
+    "dpkg-deb", "rpmbuild",
 })  # fmt: skip
 """Programs for which times and owners of what they look at are content."""
+
+KEEP_TIMES_OF_FILES = frozenset({"find"})
+"""The same, but directories they only look into: those change with everything that is made."""
+
+COPY_TIMES = frozenset({"cp", "rsync", "install"})
+"""Those for which times and owners are content only if they set attributes of what they make."""
 
 IGNORE_TIMES = re.compile(
     r"(?:(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|cpp|as|ld|ld\.bfd|ld\.gold|ld\.lld|lld|mold|nm|objdump|readelf"

@@ -18,6 +18,7 @@ from taskvault.run.inputs import InputsUnusable
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Order, Pathset
 from taskvault.run.places import Place, Places
+from taskvault.run.preparation import umask_now
 from taskvault.run.sources import tracked_files
 from taskvault.run.states import (
     DIRECTORY,
@@ -43,6 +44,8 @@ class Settled:
     outputs: list[Output]
     deleted: list[str]
     """Relative to the root; each was a file, a symlink or a directory that was empty in the end."""
+    kept: list[str]
+    """Outputs that have the permissions and the owner of what was there, if anything is; relative to the root."""
 
 
 def settle(used: Used, places: Places, sight: Sight, began_ns: int) -> Settled:
@@ -60,6 +63,7 @@ class _Settling:
         self._began_ns = began_ns
         self._items: dict[str, tuple[Look, bytes]] = {}
         self._times: dict[str, int] = {}
+        self._kept: list[str] = []
         self._changed_in: dict[str, dict[str, Change]] = {}
         for path, change in used.changes.items():
             self._changed_in.setdefault(os.path.dirname(path), {})[path] = change
@@ -77,7 +81,7 @@ class _Settling:
         pathset = Pathset(PATHSET_FORMAT, items, upward, orders, bound)
         states = [self._items[path][1] for _, path in ordered]
         times = {numbers[path]: time for path, time in self._times.items() if path in numbers}
-        return Settled(pathset, states + rest_of_states(pathset, times, self._sight), outputs, deleted)
+        return Settled(pathset, states + rest_of_states(pathset, times, self._sight), outputs, deleted, self._kept)
 
     # --- what was made -----------------------------------------------------------------------------------------------
 
@@ -106,24 +110,42 @@ class _Settling:
                 self._check_links(path, before)
             if change.only_where_something_was and before is not None:
                 self._put(path, Look.ABSENCE, Status.before(before))
+            self._put_directory(os.path.dirname(path))
             if now is None:
                 if before is not None and before.mode:
                     deleted.append(os.fsdecode(self._places.item_path(path)))
-                elif before is None and not change.only_where_nothing_was:
-                    self._check_temporary(path)
+                elif not change.only_where_nothing_was:
+                    # Had something been there, its removal would be part of the result.
+                    self._check_temporary(path, before)
+                    self._put(path, Look.ABSENCE, None)
                 continue
             if not change.only_where_nothing_was:
                 self._put(path, Look.ROOM, None if before is None else Status.before(before))
+            if change.keeps_attributes and stat.S_ISREG(now.st_mode):
+                self._keep_attributes(path, before)
             outputs[path] = stat.S_ISDIR(now.st_mode)
+            if not (outputs[path] or stat.S_ISREG(now.st_mode) or stat.S_ISLNK(now.st_mode)):
+                raise InputsUnusable(f"it made {path}, which is neither a file, a directory nor a symbolic link")
         return list(self._outermost(outputs)), deleted
+
+    def _keep_attributes(self, path: str, before: Before | None) -> None:
+        self._kept.append(os.fsdecode(self._places.item_path(path)))
+        if before is not None and before.mode and stat.S_IMODE(before.mode) != 0o666 & ~umask_now():
+            # Which permissions it has where nothing is, this run does not tell.
+            self._put(path, Look.ABSENCE, Status.before(before))
 
     def _check_links(self, path: str, before: Before | None) -> None:
         if before is not None and before.links > 1 and stat.S_ISREG(before.mode):
             raise InputsUnusable(f"{path} had another name too, which now may have another content")
 
-    def _check_temporary(self, path: str) -> None:
-        """What is gone may have been there before, and then its removal is part of the result."""
-        if self._used.seen.get(path, Seen(0)) & ~Seen.ABSENCE:
+    def _put_directory(self, path: str) -> None:
+        """Nothing could be made or removed but in a directory that is there."""
+        if path == self._places.root or self._used.is_own(path):
+            return
+        self._merge(path, Look.ABSENCE, self._sight.state(Item(os.fsencode(path), int(Look.ABSENCE))))
+
+    def _check_temporary(self, path: str, before: Before | None) -> None:
+        if before is None and self._used.seen.get(path, Seen(0)) & ~Seen.ABSENCE:
             raise InputsUnusable(f"it removed {path}, and what that was before is not known")
 
     def _check_outside(self, path: str, change: Change, now: os.stat_result | None) -> None:
@@ -161,7 +183,7 @@ class _Settling:
         if before is not None and before.kind == FILE and seen & Seen.CONTENT:
             raise InputsUnusable(f"it read {path} and then replaced it: what it held is not known any more")
         look = Look.ABSENCE if before is None else Look.REPLACED
-        if seen & Seen.TIMES:
+        if seen & Seen.TIMES or (seen & Seen.TIMES_OF_FILE and before is not None and before.kind != DIRECTORY):
             look |= Look.TIMES
         if seen & Seen.NAMES:
             look |= Look.NAMES
@@ -175,6 +197,8 @@ class _Settling:
             raise InputsUnusable(f"{path} is gone, and not by the command")
         if now is not None:
             is_directory = stat.S_ISDIR(now.st_mode)
+            if seen & Seen.TIMES_OF_FILE and not is_directory:
+                look |= Look.TIMES
             if not is_directory and self._is_new(path, now):
                 raise InputsUnusable(f"the input {path} changed while the command ran")
             if seen & Seen.CONTENT and not (is_directory or stat.S_ISREG(now.st_mode) or stat.S_ISLNK(now.st_mode)):
@@ -243,8 +267,7 @@ class _Settling:
     def _names_of_removed(self, path: str, before: Status | None) -> object:
         if before is None or before.kind != DIRECTORY:
             return told(Look.ABSENCE, before)
-        if self._now(path) is not None:
-            raise InputsUnusable(f"it listed {path} and then replaced it")
+        # It was empty when it was removed: all that it held was changed before, each name by itself.
         names = {}
         for below, change in self._changed_in.get(path, {}).items():
             if change.only_where_nothing_was:

@@ -36,6 +36,7 @@ class Status:
     mtime_ns: int
     owner: int
     group: int
+    links: int = 1
     device: int = 0
     """Of a device file."""
 
@@ -47,14 +48,22 @@ class Status:
     @classmethod
     def of(cls, status: os.stat_result) -> Status:
         """Of what is there now."""
-        return cls(status.st_mode, status.st_size, status.st_mtime_ns, status.st_uid, status.st_gid, status.st_rdev)
+        return cls(
+            status.st_mode,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_uid,
+            status.st_gid,
+            status.st_nlink,
+            status.st_rdev,
+        )
 
     @classmethod
     def before(cls, before: Before) -> Status | None:
         """Of what was there before a command changed it."""
         if not before.mode:
             return None
-        return cls(before.mode, before.size, before.mtime_ns, before.owner, before.group)
+        return cls(before.mode, before.size, before.mtime_ns, before.owner, before.group, before.links)
 
 
 class Sight:
@@ -137,6 +146,9 @@ class Sight:
             return [FILE, stat.S_IMODE(status.mode), mine(status), self._digest_of(place, found)]
         if status.kind == LINK:
             return [LINK, os.readlink(place)]
+        if place == self._root and mine(status):
+            # The permissions of others differ with how a checkout came to be, and say nothing to the caller.
+            return [DIRECTORY, stat.S_IMODE(status.mode) & 0o7700, True]
         return told(Look.STATE, status)
 
     def _names(self, place: bytes, status: Status | None) -> object:
@@ -158,15 +170,12 @@ def told(look: Look, status: Status | None) -> object:
     if look is Look.ROOM:
         return "yes" if kind in (FILE, LINK) else kind
     if look is Look.TIMES:
-        return [status.mtime_ns, mode, status.owner, status.group]
+        return [status.mtime_ns, mode, status.owner, status.group, status.links if kind == FILE else 0]
     if look is Look.REFUSAL:
         return [kind, mode, status.owner, status.group]
-    if kind == DIRECTORY:
-        # The permissions of others differ with how a directory came to be, and say nothing to the caller.
-        return [kind, mode & 0o7700, mine(status)]
     if look is Look.REPLACED:
         return [kind, mode, mine(status), status.size if kind == FILE else 0]
-    return [kind, mode, status.device]
+    return [kind, mode, mine(status), status.device]
 
 
 def mine(status: Status) -> bool:

@@ -129,7 +129,7 @@ class TracedRun:
                 except (OSError, InputsUnusable):
                     continue
                 prepared.items, prepared.states = pathset.items, states
-                for bound in ([], [os.fsencode(prepared.root)]):
+                for bound in prepared.whereabouts.bindings():
                     key = strong_key(prepared.weak_hash, encoded, [*states, *bound], prepared.hash_function)
                     wanted = GetEntry(self._request.scope, key.hex(), count_use=True)
                     entry = client.call(wanted, timeout_s=self._patience_s).entry

@@ -21,6 +21,7 @@ from taskvault.run.request import RunRequest
 from taskvault.run.states import Sight
 from taskvault.run.toolchain import ProgramMissing, Surroundings, find_program
 from taskvault.run.weak_key import WeakKey, counting
+from taskvault.run.whereabouts import Whereabouts
 from tvfs.plugin_api import HashFunction
 
 HIDDEN_DIRECTORY = ".taskvault"
@@ -46,6 +47,11 @@ class Prepared:
     def root(self) -> Path:
         """Absolute, symlinks resolved."""
         return Path(self.places.root)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Where it runs, as far as what it makes may tell."""
+        return Whereabouts(self.places.root, self.logical_roots, self.places.scratch)
 
     @property
     def known_key(self) -> str:

@@ -27,6 +27,8 @@ class Seen(IntFlag):
     TARGET = 16
     TIMES = 32
     REFUSAL = 64
+    TIMES_OF_FILE = 128
+    """As TIMES, unless it is a directory."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,8 @@ class Change:
     only_where_nothing_was: bool = False
     """It would have failed otherwise."""
     only_where_something_was: bool = False
+    keeps_attributes: bool = False
+    """It was emptied and written to: permissions, owner and other names of what was there stayed."""
 
 
 @dataclass(slots=True)
@@ -92,7 +96,15 @@ class _Fold:
                 above = parents[above]
                 names = programs.get(above, [])
             programs[pid] = names
-        self._keep_times = {pid for pid, names in programs.items() if rules.KEEP_TIMES.intersection(names)}
+        setters = {event.process for event in observation.events if event.use is Use.ATTRIBUTES}
+        self._keep_times = {
+            pid
+            for pid, names in programs.items()
+            if rules.KEEP_TIMES.intersection(names) or (pid in setters and rules.COPY_TIMES.intersection(names))
+        }
+        self._keep_file_times = {
+            pid for pid, names in programs.items() if rules.KEEP_TIMES_OF_FILES.intersection(names)
+        }
         self._ignore_times = {pid for pid, names in programs.items() if _all(rules.IGNORE_TIMES.match, names)}
         self._replace = {pid for pid, names in programs.items() if _all(rules.REPLACE_OUTPUTS.match, names)}
         self._actions: dict[Use, Callable[[Event, Place], None]] = {
@@ -132,6 +144,10 @@ class _Fold:
 
     def _read(self, event: Event, place: Place) -> None:
         self._see(event, Seen.CONTENT)
+        source = _source_of(event.path)
+        if source in self.used.seen and not self.used.is_own(event.path):
+            # Python takes it only if it holds the time of its source.
+            self.used.seen[source] |= Seen.TIMES
 
     def _stated(self, event: Event, place: Place) -> None:
         if self._places.leads_to_scratch(event.path):
@@ -161,6 +177,8 @@ class _Fold:
             return
         if event.process in self._keep_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES
+        if event.process in self._keep_file_times and seen & Seen.STATUS:
+            seen |= Seen.TIMES_OF_FILE
         used.seen[event.path] = used.seen.get(event.path, Seen(0)) | seen
         if seen & (Seen.STATUS | Seen.ABSENCE):
             used.lookers.setdefault(event.path, set()).add(event.process)
@@ -168,22 +186,34 @@ class _Fold:
     # --- made and changed --------------------------------------------------------------------------------------------
 
     def _made(self, event: Event, place: Place) -> None:
-        if place is not Place.CACHE:
-            self._change(event, only_where_nothing_was=event.use is Use.CREATED)
+        if place is Place.CACHE:
+            return
+        created = event.use is Use.CREATED
+        emptied = not (created or event.detail)
+        known = self.used.changes.get(event.path)
+        if known is not None:
+            # Renamed over, say, it is another file.
+            known.keeps_attributes = known.keeps_attributes and emptied
+        self._change(event, only_where_nothing_was=created, keeps_attributes=emptied)
 
     def _changed(self, event: Event, place: Place) -> None:
         if place is Place.CACHE or self.used.is_own(event.path):
             return
         if event.before is not None and not event.before.mode:
-            self._change(event)
+            # What would have been there would still be there.
+            self._change(event, only_where_nothing_was=True)
         else:
             self.used.rewritten.setdefault(event.path, "written to")
 
     def _attributes(self, event: Event, place: Place) -> None:
+        if event.path in self.used.changes:
+            self.used.changes[event.path].keeps_attributes = False
         if place is not Place.CACHE and not self.used.is_own(event.path):
             self.used.rewritten.setdefault(event.path, "given other attributes")
 
     def _deleted(self, event: Event, place: Place) -> None:
+        if event.path in self.used.changes:
+            self.used.changes[event.path].keeps_attributes = False
         if place is not Place.CACHE:
             self._change(event, only_where_something_was=event.process not in self._replace)
 
@@ -195,10 +225,17 @@ class _Fold:
         self._change(event)
 
     def _change(
-        self, event: Event, *, only_where_nothing_was: bool = False, only_where_something_was: bool = False
+        self,
+        event: Event,
+        *,
+        only_where_nothing_was: bool = False,
+        only_where_something_was: bool = False,
+        keeps_attributes: bool = False,
     ) -> None:
         if not self.used.is_own(event.path):
-            self.used.changes[event.path] = Change(event.before, only_where_nothing_was, only_where_something_was)
+            self.used.changes[event.path] = Change(
+                event.before, only_where_nothing_was, only_where_something_was, keeps_attributes
+            )
             if event.process in self._replace:
                 self._forget_look(event)
 
@@ -234,6 +271,15 @@ class _Fold:
     def _reason(self, reason: str) -> None:
         if reason not in self.used.reasons:
             self.used.reasons.append(reason)
+
+
+def _source_of(path: str) -> str:
+    """Return the source of a compiled Python module; empty for all else."""
+    directory, name = os.path.split(path)
+    above, cache = os.path.split(directory)
+    if cache != "__pycache__" or not name.endswith(".pyc"):
+        return ""
+    return os.path.join(above, f"{name.split('.')[0]}.py")
 
 
 def _all(matches: Callable[[str], object], names: list[str]) -> bool:

@@ -1,0 +1,282 @@
+"""What is there and what is not, where links lead to, which programs run."""
+
+from __future__ import annotations
+
+from tests.runs.case import Case, Expect
+
+HIT, MISS, NEVER = Expect.HIT, Expect.MISS, Expect.NEVER
+
+_GCC = "printf '#include \"h.h\"\\nint f(void){return V;}\\n' > a.c; echo '#define V 1' > inc2/h.h"
+_COMPILE = "gcc -g0 -Iinc1 -Iinc2 -c a.c -o a.o"
+_TOOL = "printf '#!/bin/sh\\necho %s\\n' > {0}; chmod +x {0}"
+
+NAMES = (
+    # --- absence and names ---
+    Case(
+        "a file that was not there",
+        "cat in 2>/dev/null || echo none",
+        MISS,
+        "echo b > in",
+        "",
+        ("absence",),
+        mounted=True,
+    ),
+    Case("a file that was there", "cat in 2>/dev/null || echo none", MISS, "rm in", "echo a > in", ("state",)),
+    Case(
+        "a file in a directory that was not there",
+        "cat d/in 2>/dev/null || echo none",
+        MISS,
+        "mkdir d; echo b > d/in",
+        "",
+        ("absence",),
+    ),
+    Case(
+        "a file where a directory was looked for",
+        "cat d/in 2>/dev/null || echo none",
+        MISS,
+        "rm d; mkdir d; echo b > d/in",
+        "touch d",
+    ),
+    Case(
+        "a header that shadows another",
+        _COMPILE,
+        MISS,
+        "echo '#define V 2' > inc1/h.h",
+        f"mkdir inc1 inc2; {_GCC}",
+        ("absence",),
+    ),
+    Case(
+        "a header that disappears",
+        _COMPILE,
+        MISS,
+        "rm inc1/h.h",
+        f"mkdir inc1 inc2; {_GCC}; echo '#define V 2' > inc1/h.h",
+        ("state",),
+    ),
+    Case(
+        "a header that is the same elsewhere",
+        _COMPILE,
+        HIT,
+        "touch -d 2001-01-01 inc2/h.h; rm a.o",
+        f"mkdir inc1 inc2; {_GCC}",
+    ),
+    Case("a directory that gains a file", "ls > ../side/x; cat ../side/x", NEVER, reason="outside of its root"),
+    Case("a listing that gains a file", "printf '%s\\n' *", MISS, "touch b", "touch a", ("names",), mounted=True),
+    Case("a listing that loses a file", "echo *", MISS, "rm b", "touch a b", ("names",), mounted=True),
+    Case(
+        "a listing whose file is a directory now", "find . -type d | sort", MISS, "rm b; mkdir b", "touch b", ("names",)
+    ),
+    Case(
+        "a listing that gains what the command makes",
+        "echo *; echo x > out",
+        MISS,
+        "",
+        "touch a",
+        ("names",),
+        mounted=True,
+    ),
+    Case(
+        "a listing that gains what the command makes and then loses it",
+        "echo *; echo x > out",
+        HIT,
+        "rm out",
+        "touch a",
+        mounted=True,
+    ),
+    Case(
+        "a glob of many files",
+        "cat many/* | wc -l",
+        MISS,
+        "echo b > many/g",
+        "mkdir many; for n in $(seq 1000); do echo a > many/f$n; done; printf 'x\\ny\\n' > many/z",
+        ("names",),
+    ),
+    Case(
+        "a name that is no text",
+        "cat $(printf 'a\\377b') 'new\nline'",
+        MISS,
+        "echo c > $(printf 'a\\377b')",
+        "echo a > $(printf 'a\\377b'); echo b > 'new\nline'",
+        ("state",),
+    ),
+    Case(
+        "names that are no text, replayed",
+        "echo a > $(printf 'o\\377b'); echo b > 'new\nline'; mkdir $(printf 'd\\376'); touch $(printf 'd\\376/x')",
+        HIT,
+        "rm -rf * ",
+        "",
+        mounted=True,
+    ),
+    Case(
+        "a deep tree",
+        "find . -name leaf -exec cat {} +",
+        MISS,
+        "echo b > $(printf 'd/%.0s' $(seq 60))leaf",
+        "mkdir -p $(printf 'd/%.0s' $(seq 60)); echo a > $(printf 'd/%.0s' $(seq 60))leaf",
+        ("state",),
+    ),
+    Case(
+        "a file that becomes a directory",
+        "if [ -d x ]; then ls x; else cat x; fi",
+        MISS,
+        "rm x; mkdir x; touch x/y",
+        "echo a > x",
+        ("state",),
+    ),
+    Case(
+        "a directory that becomes a file",
+        "if [ -d x ]; then echo x/*; else cat x; fi",
+        MISS,
+        "rm -r x; echo a > x",
+        "mkdir x; touch x/y",
+        ("state+names",),
+    ),
+    # --- links ---
+    Case(
+        "a link that leads elsewhere",
+        "cat link",
+        MISS,
+        "ln -sfn b link",
+        "echo a > a; echo b > b; ln -s a link",
+        ("target",),
+        mounted=True,
+    ),
+    Case(
+        "a link in the middle of a path",
+        "cat d/in",
+        MISS,
+        "ln -sfn two d",
+        "mkdir one two; echo 1 > one/in; echo 2 > two/in; ln -s one d",
+        ("target",),
+    ),
+    Case(
+        "a directory replaced by a link",
+        "cat d/in",
+        MISS,
+        "mv d e; mkdir f; echo b > f/in; ln -s f d",
+        "mkdir d; echo a > d/in",
+    ),
+    Case(
+        "a link replaced by a directory",
+        "cat d/in",
+        MISS,
+        "rm d; mkdir d; echo b > d/in",
+        "mkdir e; echo a > e/in; ln -s e d",
+        ("target",),
+    ),
+    Case(
+        "a link that leads nowhere yet",
+        "cat link 2>/dev/null || echo none",
+        MISS,
+        "echo a > there",
+        "ln -s there link",
+        ("absence",),
+    ),
+    Case(
+        "a chain of links",
+        "cat l1",
+        MISS,
+        "ln -sfn b l2",
+        "echo a > a; echo b > b; ln -s a l2; ln -s l2 l1",
+        ("target",),
+    ),
+    Case("a link that is only read", "readlink link", MISS, "ln -sfn b link", "ln -s a link", ("target",)),
+    Case(
+        "a link to an absolute path",
+        "cat link",
+        MISS,
+        "echo b > ../side/x",
+        "echo a > ../side/x; ln -s $(realpath ../side/x) link",
+        ("state",),
+    ),
+    Case("a link that is looked at as one", "test -L l && echo link || echo none", MISS, "rm l; touch l", "ln -s x l"),
+    # --- programs ---
+    Case(
+        "a program that shadows another in PATH",
+        "PATH=$PWD/p1:$PWD/p2:$PATH; tool",
+        MISS,
+        _TOOL.format("p1/tool"),
+        "mkdir p1 p2; " + _TOOL.format("p2/tool").replace("%s", "2"),
+        ("absence",),
+    ),
+    Case(
+        "a program's content",
+        ["./tool"],
+        MISS,
+        "printf '#!/bin/sh\\necho 2\\n' > tool",
+        "printf '#!/bin/sh\\necho 1\\n' > tool; chmod +x tool",
+        ("state",),
+    ),
+    Case(
+        "the interpreter of a program",
+        "./tool",
+        MISS,
+        "printf '#!/bin/sh\\necho 2\\n' > interp",
+        "printf '#!/bin/sh\\necho 1\\n' > interp; chmod +x interp; echo \"#!$PWD/interp\" > tool; chmod +x tool",
+        ("state",),
+    ),
+    Case(
+        "a shared library",
+        "LD_LIBRARY_PATH=. ./main",
+        MISS,
+        "echo 'int f(void){return 2;}' > l.c; gcc -shared -fPIC l.c -o libl.so",
+        "echo 'int f(void){return 1;}' > l.c; gcc -shared -fPIC l.c -o libl.so;"
+        "printf 'int f(void);\\n#include <stdio.h>\\nint "
+        'main(void){printf("%%d\\\\n",f());}\\n\' > m.c; gcc m.c -L. -ll -o main',
+        ("state",),
+    ),
+    Case(
+        "a library that shadows another",
+        "LD_LIBRARY_PATH=one:two ./main",
+        MISS,
+        "echo 'int f(void){return 2;}' > l.c; gcc -shared -fPIC l.c -o one/libl.so",
+        "mkdir one two; echo 'int f(void){return 1;}' > l.c; gcc -shared -fPIC l.c -o two/libl.so;"
+        "printf 'int f(void);\\n#include <stdio.h>\\nint "
+        'main(void){printf("%%d\\\\n",f());}\\n\' > m.c; gcc m.c -Ltwo -ll -o main',
+        ("absence",),
+    ),
+    Case(
+        "a program that a compiler starts",
+        "gcc -B ./bin/ -c a.c -o a.o",
+        MISS,
+        "printf '#!/bin/sh\\nexec /usr/bin/as --defsym x=1 \"$@\"\\n' > bin/as",
+        "mkdir bin; echo 'int x;' > a.c; printf '#!/bin/sh\\nexec /usr/bin/as \"$@\"\\n' > bin/as; chmod +x bin/as",
+        ("state",),
+    ),
+    Case(
+        "a program outside of the root",
+        "../side/tool",
+        MISS,
+        "printf '#!/bin/sh\\necho 2\\n' > ../side/tool",
+        "printf '#!/bin/sh\\necho 1\\n' > ../side/tool; chmod +x ../side/tool",
+        ("state",),
+    ),
+    Case(
+        "a program that is not executable any more",
+        "./tool 2>/dev/null || echo refused",
+        MISS,
+        "chmod +x tool",
+        "printf '#!/bin/sh\\necho ran\\n' > tool",
+        ("refusal",),
+    ),
+    # --- above the root ---
+    Case(
+        "a file found above",
+        "cat ../conf 2>/dev/null || echo none",
+        MISS,
+        "echo b > ../conf",
+        "",
+        ("absence",),
+    ),
+    Case("a file beside the root", "cat ../side/x", MISS, "echo b > ../side/x", "echo a > ../side/x", ("state",)),
+    Case(
+        "a search upwards",
+        "d=$PWD; while :; do [ -e ${d%/}/.marker ] && echo found; [ $d = / ] && break; d=$(dirname $d); done; true",
+        MISS,
+        "touch ../.marker",
+        "",
+        ("upward",),
+    ),
+    Case("permissions of what lies above", "test -w .. && echo yes || echo no", HIT, ""),
+    Case("permissions of what lies above change", "stat -c %a ..", MISS, "chmod 700 ..", "chmod 755 .."),
+)
