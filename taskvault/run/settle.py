@@ -74,6 +74,7 @@ class _Settling:
         upward, bound = self._look_above()
         for path, seen in sorted(self._used.seen.items()):
             self._settle_path(path, seen)
+        self._check_directories()
         ordered = sorted((self._places.item_path(path), path) for path in self._items)
         items = [Item(item_path, int(self._items[path][0])) for item_path, path in ordered]
         numbers = {path: number for number, (_, path) in enumerate(ordered)}
@@ -176,6 +177,18 @@ class _Settling:
             self._put(path, Look.ABSENCE, None)
         else:
             self._settle_changed(path, seen, Status.before(change.before))
+
+    def _check_directories(self) -> None:
+        """A directory that another was moved over shows files that are old, and that the command did not see."""
+        known: set[str] = set(self._places.above)
+        for path in self._used.seen:
+            directory = os.path.dirname(path)
+            while directory not in known and not self._used.is_own(directory):
+                known.add(directory)
+                now = self._now(directory)
+                if now is not None and now.st_ctime_ns >= self._began_ns > now.st_mtime_ns:
+                    raise InputsUnusable(f"the directory {directory} was moved while the command ran")
+                directory = os.path.dirname(directory)
 
     def _settle_changed(self, path: str, seen: Seen, before: Status | None) -> None:
         if seen & (Seen.TARGET | Seen.REFUSAL) and before is not None:

@@ -56,6 +56,14 @@ class Started:
         answers.settimeout(TIMEOUT_S)
         self.pid = int(answers.recv(32))
 
+    def out_so_far(self) -> bytes:
+        """What it has written to stdout."""
+        return os.pread(self._out.fileno(), _MOST_REQUEST_BYTES, 0)
+
+    def err_so_far(self) -> bytes:
+        """The same for stderr."""
+        return os.pread(self._err.fileno(), _MOST_REQUEST_BYTES, 0)
+
     def wait(self) -> Said:
         """Return when it has ended."""
         with self._answers, self._out as out, self._err as err:

@@ -197,6 +197,10 @@ SWITCHES: dict[str, Switch] = {
     "steady": Switch(
         "what changed while the command ran is not stored", _puts((settle._Settling, "_is_new", lambda *a: False))
     ),
+    "directories": Switch(
+        "what lies in a directory that was moved meanwhile is not stored",
+        _puts((settle._Settling, "_check_directories", lambda self: None)),
+    ),
     "links": Switch(
         "what has another name is not overwritten", _puts((settle._Settling, "_check_links", lambda *a: None))
     ),
