@@ -243,7 +243,33 @@ START = (
         "mkdir -p ../home/.cache/tool; echo a > ../home/.cache/tool/x",
         ("state",),
     ),
+    Case(
+        "a fresh clone",
+        "gcc -g0 -c a.c && make -s",
+        HIT,
+        "git clone -q one two",
+        "git init -q one; cd one; echo 'int x;' > a.c; printf 'o: a.c\n\tcp a.c o\n' > Makefile; git add .;"
+        "git -c user.name=a -c user.email=b commit -qm x",
+        workdir="one",
+        workdir_then="two",
+        options=("--root", "."),
+    ),
+    Case("compiling again", "gcc -g0 -c a.c", HIT, "", "echo 'int x;' > a.c"),
     # --- not stored ---
+    Case(
+        "the network",
+        ["bash", "-c", "echo x > /dev/tcp/127.0.0.1/1 || true"],
+        NEVER,
+        guards=("network",),
+        reason="network",
+    ),
+    Case(
+        "a named socket",
+        "python3 -Ic \"import socket; s = socket.socket(socket.AF_UNIX); s.bind('s')\"",
+        NEVER,
+        "rm s",
+        reason="talked to",
+    ),
     Case("a failure", "echo out; exit 3", NEVER, guards=("status",), reason="exit status 3"),
     Case("an end by a signal", "kill -TERM $$", NEVER, guards=("status",), reason="exit status 143"),
     Case(
