@@ -22,7 +22,7 @@ def _named(value: object) -> str:
 
 
 def _first_quick() -> list[object]:
-    """Yield what proves a rule: its first case always, the others where there is time."""
+    """Return what proves a rule: its first case always, the others where there is time."""
     known: set[str] = set()
     proofs: list[object] = []
     for rule, case in GUARDED:
@@ -31,12 +31,18 @@ def _first_quick() -> list[object]:
     return proofs
 
 
+def _under_the_mount() -> list[object]:
+    """Return those that are tried there too: each third always, the others where there is time."""
+    mounted = [case for case in CASES if case.mounted]
+    return [pytest.param(case, marks=[pytest.mark.slow] if n % 3 else []) for n, case in enumerate(mounted)]
+
+
 @pytest.mark.parametrize("case", CASES, ids=_named)
 def test_what_is_given_back_is_what_the_command_would_make(bench: Bench, case: Case) -> None:
     bench.carry_out(case).check(case)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.mounted], ids=_named)
+@pytest.mark.parametrize("case", _under_the_mount(), ids=_named)
 def test_the_same_holds_under_the_mount(mounted_bench: Bench, case: Case) -> None:
     mounted_bench.carry_out(case).check(case)
 
