@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from taskvault.run import (
     outputs,
     pathset,
     places,
-    replay,
     rules,
     settle,
     states,
@@ -112,15 +110,6 @@ def _without_orders() -> None:
     _puts((states, "rest_of_states", other), (settle, "rest_of_states", other))()
 
 
-def _without_parent() -> None:
-    rest = states.rest_of_states
-
-    def other(found: pathset.Pathset, times: Any, sight: Any) -> list[bytes]:
-        return rest(pathset.Pathset(found.version, found.items, found.upward, found.orders, False), times, sight)
-
-    _puts((states, "rest_of_states", other), (settle, "rest_of_states", other))()
-
-
 def _status_ignored() -> None:
     execute = traced.execute
     _puts((traced, "execute", lambda *a, **k: replace(execute(*a, **k), exit_code=0)))()
@@ -129,19 +118,6 @@ def _status_ignored() -> None:
 def _read_without(field: str, value: Any) -> Callable[[], None]:
     read = traced.read_result
     return _puts((traced, "read_result", lambda *a: replace(read(*a), **{field: value})))
-
-
-def _no_waiting(*_given: object, **_more: object) -> Any:
-    @contextmanager
-    def nobody() -> Iterator[None]:
-        yield
-
-    return nobody()
-
-
-@contextmanager
-def _nothing_taken_back() -> Iterator[list[Callable[[], None]]]:
-    yield []
 
 
 def _ignoring(kind: str) -> Callable[[], None]:
@@ -159,7 +135,6 @@ SWITCHES: dict[str, Switch] = {
     "absence": Switch("that something was not there counts", _untold(Look.ABSENCE)),
     "target": Switch("where symlinks on the way lead to counts", _untold(Look.TARGET)),
     "refusal": Switch("why something was refused counts", _untold(Look.REFUSAL)),
-    "replaced": Switch("what was looked at and then replaced counts as it was", _untold(Look.REPLACED)),
     "room": Switch("what is in the place of an output counts, if it is in the way", _untold(Look.ROOM)),
     "created": Switch("what could be made only where nothing was is not made over something", _untold(Look.ABSENCE)),
     "orders": Switch("the order in which files were changed counts for who compares it", _without_orders),
@@ -175,10 +150,8 @@ SWITCHES: dict[str, Switch] = {
         "what was found in no directory above the root counts",
         _puts((states.Sight, "none_above", lambda self, names: True)),
     ),
-    "parent": Switch("who looked beside the root is bound to its parent", _without_parent),
     # --- the way it is started ---
     "environment": Switch("variables count", _puts((traced_preparation, "counting", lambda *a: {}))),
-    "arguments": Switch("arguments count", _weak_without("arguments", ())),
     "workdir": Switch("the working directory counts", _weak_without("workdir", "")),
     "umask": Switch("the umask counts", _platform_without("umask")),
     "stdin": Switch("what stdin holds counts", _platform_without("stdin")),
@@ -226,13 +199,4 @@ SWITCHES: dict[str, Switch] = {
     "deleted": Switch("a replay removes what the command removed", _read_without("deleted", ())),
     "modes": Switch("a replay gives the permissions that the command gave", _read_without("modes", ())),
     "kept": Switch("what is written into keeps its permissions and names", _read_without("kept", ())),
-    "all or nothing": Switch(
-        "a replay that fails leaves all as it was", _puts((replay, "_all_or_nothing", _nothing_taken_back))
-    ),
-    "one time": Switch(
-        "what was made is younger than what it was made of", _puts((replay, "_give_one_time", lambda place: None))
-    ),
-    "in order": Switch("what was written is replayed in its order", _read_without("order", ())),
-    # --- at once ---
-    "turns": Switch("of the same runs at once one executes", _puts((traced, "turn", _no_waiting))),
 }
