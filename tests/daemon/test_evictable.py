@@ -28,7 +28,7 @@ SIZE = 64 * MIB
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(params=["pyfuse3", "kernel"])
+@pytest.fixture(params=["kernel", pytest.param("pyfuse3", marks=pytest.mark.slow)])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -14,6 +14,9 @@ from tests.daemon.conftest import Daemon
 
 pytestmark = pytest.mark.kernel
 
+LONG = b"content" * 4000
+"""Longer than what is staged in a row: it has a file, which is synced."""
+
 
 def sync(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -24,7 +27,7 @@ def sync(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def error_of(path: Path, content: bytes = b"content") -> int:
+def error_of(path: Path, content: bytes = LONG) -> int:
     with pytest.raises(OSError) as refused:
         sync(path, content)
     assert refused.value.errno is not None
@@ -41,7 +44,7 @@ def trouble(daemon: Daemon) -> str:
 def test_after_a_sync_that_failed_nothing_more_is_accepted_and_everything_can_be_read(daemon: Any) -> None:
     daemon.start(mounted=True, env={"TASKVAULT_FAILPOINTS": "fsync.before_data=eio@2"})
     work = daemon.mount / "work"
-    sync(work / "before", b"before")
+    sync(work / "before", LONG)
     assert trouble(daemon) == ""
     assert error_of(work / "failing") == errno.EIO
     # A second sync would prove nothing: the kernel says once that it has lost something.
@@ -51,13 +54,13 @@ def test_after_a_sync_that_failed_nothing_more_is_accepted_and_everything_can_be
         (work / "before").unlink()
     with pytest.raises(OSError, match="Read-only"):
         (work / "before").rename(work / "after")
-    assert (work / "before").read_bytes() == b"before"
+    assert (work / "before").read_bytes() == LONG
     assert "could not be flushed to disk" in trouble(daemon)
     assert daemon.stop() == 0
     daemon.start(mounted=True)
     assert trouble(daemon) == ""
-    assert (work / "before").read_bytes() == b"before"
-    sync(work / "another", b"content")
+    assert (work / "before").read_bytes() == LONG
+    sync(work / "another", LONG)
     assert daemon.stop() == 0
 
 
@@ -68,5 +71,5 @@ def test_a_file_whose_sync_found_no_room_is_not_said_to_be_safe_later(daemon: An
     assert error_of(work / "failing") == errno.EIO
     assert trouble(daemon) == ""
     (work / "failing").unlink()
-    sync(work / "failing", b"anew")
+    sync(work / "failing", LONG)
     assert daemon.stop() == 0

@@ -258,12 +258,13 @@ def test_what_a_file_was_opened_as_before_the_kill_is_what_it_is_opened_as_after
 
 def test_who_syncs_while_the_daemon_is_killed_is_answered(make: Callable[..., Kept]) -> None:
     kept = make(TASKVAULT_FAILPOINTS="fsync.after_data=kill@2")
+    pieces = (b"first" * 4000, b"second")  # what is staged in a row has no bytes of its own to sync
     with open(kept.work / "file", "wb", buffering=0) as file:
-        for piece in (b"first", b"second"):
+        for piece in pieces:
             file.write(piece)
             os.fsync(file.fileno())
     kept.wait_for_next()
-    assert (kept.work / "file").read_bytes() == b"firstsecond"
+    assert (kept.work / "file").read_bytes() == b"".join(pieces)
     kept.stop()
 
 

@@ -21,6 +21,9 @@ from tvd.caretaker import Caretaker
 
 pytestmark = pytest.mark.kernel
 
+LONG = b"content" * 4000
+"""Longer than what is staged in a row: it has a file."""
+
 
 @pytest.fixture
 def wedged(tmp_path: Path) -> Iterator[Kept]:
@@ -42,13 +45,13 @@ def events(kept: Kept) -> list[str]:
 
 
 def test_a_loop_that_stands_still_is_told_and_at_last_replaced_with_the_mount_kept(wedged: Kept) -> None:
-    (wedged.work / "first").write_bytes(b"first")
-    writing = threading.Thread(target=(wedged.work / "second").write_bytes, args=(b"second",))
+    (wedged.work / "first").write_bytes(LONG)
+    writing = threading.Thread(target=(wedged.work / "second").write_bytes, args=(LONG,))
     writing.start()
     wedged.wait_for_next()
     writing.join(20)
     assert not writing.is_alive()
-    assert [(wedged.work / name).read_bytes() for name in ("first", "second")] == [b"first", b"second"]
+    assert [(wedged.work / name).read_bytes() for name in ("first", "second")] == [LONG, LONG]
     told = events(wedged)
     still = told.index("the daemon's loop stands still; its stacks follow")
     killed = told.index("the daemon's loop stood still for too long; it is killed and started again")
@@ -86,7 +89,7 @@ def test_sigusr1_names_every_task_and_the_oldest_request_with_its_path(daemon: A
     place = daemon.mount / "work" / "deep"
     place.mkdir()
     descriptor = os.open(place / "wedged file", os.O_RDWR | os.O_CREAT)
-    os.write(descriptor, b"content")
+    os.write(descriptor, LONG)
     syncing = threading.Thread(target=synced, args=(descriptor,))
     syncing.start()
 
@@ -100,7 +103,7 @@ def test_sigusr1_names_every_task_and_the_oldest_request_with_its_path(daemon: A
     said = (daemon.home / "tvd.log").read_text()
     assert "fs.fsync work/deep/wedged file (handle " in said
     assert "most recent call first" in said
-    assert "staging.py" in said[said.index("Tasks:") :]
+    assert "staging_files.py" in said[said.index("Tasks:") :]
     with daemon.client() as client:  # everything else goes on
         assert client.call(m.GetStatus()).pid == daemon.process.pid
     daemon.kill()

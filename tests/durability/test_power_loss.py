@@ -22,9 +22,6 @@ from tvfs.vault.superblock import VaultSettings
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}"}
 
-AT_ONCE = "staging"
-"""The daemon that also `make test` sees fail."""
-
 
 @pytest.mark.kernel
 def test_power_may_be_lost_at_any_moment_and_nothing_that_was_promised_is(seed: int) -> None:
@@ -36,9 +33,7 @@ def test_power_may_be_lost_at_any_moment_and_nothing_that_was_promised_is(seed: 
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(
-    "broken", [pytest.param(name, marks=() if name == AT_ONCE else pytest.mark.slow) for name in BREAKERS]
-)
+@pytest.mark.parametrize("broken", [pytest.param(name, marks=pytest.mark.slow) for name in BREAKERS])
 def test_a_daemon_that_leaves_one_sync_out_is_noticed(broken: str) -> None:
     with recorded(3, 60, broken=broken) as recording:
         outcome = lose_power(recording, cuts=10, seed=3, fates=(Fate.DROPPED, Fate.TORN))

@@ -147,8 +147,16 @@ def serve(tmp_path: Path, transport: str) -> Iterator[Serve]:
             server.close()
 
 
+# The vault's filesystem on each way; its twin in memory, which is the model's referee, where there is time.
 @pytest.fixture(
-    scope="session", params=["pyfuse3-memory", "pyfuse3-vault", "kernel-memory", "kernel-vault", "kernel-passthrough"]
+    scope="session",
+    params=[
+        "pyfuse3-vault",
+        "kernel-vault",
+        "kernel-passthrough",
+        pytest.param("pyfuse3-memory", marks=pytest.mark.slow),
+        pytest.param("kernel-memory", marks=pytest.mark.slow),
+    ],
 )
 def shared_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
     """One mount of each kind for all tests that only use it."""

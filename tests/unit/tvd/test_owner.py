@@ -69,8 +69,16 @@ class Twins:
                 Health(),
                 self.stop,
                 ServiceManager(config.service),
+                TwinRequests(),  # type: ignore[arg-type]
             )
         )
+
+
+class TwinRequests:
+    """Nobody asks for anything."""
+
+    async def name_slow_ones(self) -> None:
+        await trio.sleep_forever()
 
 
 class TwinMount:
