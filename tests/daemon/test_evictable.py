@@ -62,6 +62,7 @@ def bytes_of(number: int, size: int = 2 * MIB) -> bytes:
     return random.Random(number).randbytes(size)
 
 
+@pytest.mark.slow
 def test_a_cache_takes_new_files_for_ever_and_what_is_beside_it_is_not_touched(cached: Daemon) -> None:
     work = cached.mount / "work"
     (work / "ordinary").mkdir()
@@ -101,6 +102,7 @@ def test_an_ordinary_directory_takes_all_room_from_the_cache_and_is_then_full_by
         (work / f"kept-{number}").unlink()
 
 
+@pytest.mark.slow
 def test_an_open_file_stays_and_can_be_read(cached: Daemon) -> None:
     path = cached.mount / "work" / "cache" / "open"
     path.write_bytes(bytes_of(1))

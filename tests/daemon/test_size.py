@@ -78,6 +78,7 @@ def test_what_is_larger_than_the_vault_is_refused_before_anything_is_evicted(
         assert client.call(m.GetEntry("main", "kept")).entry is not None
 
 
+@pytest.mark.slow
 def test_saves_go_on_for_ever_within_the_size(small: Daemon, tmp_path: Path) -> None:
     with sampled(small.home) as sampler:
         trees = [make_tree(tmp_path / f"tree-{number}", number, 6 * MIB) for number in range(16)]

@@ -46,7 +46,7 @@ def started(home: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.damages_vault("it is damaged all over")
 @pytest.mark.parametrize("catalog_too", [False, True], ids=["rows", "rows and catalog"])
-@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(more, marks=pytest.mark.slow) for more in (1, 2))])
 def test_a_killed_fsck_completes_when_it_is_run_again(
     damaged: tuple[Path, Facts], tmp_path: Path, seed: int, attempt: int, catalog_too: bool
 ) -> None:
