@@ -142,7 +142,7 @@ def test_content_and_mode_change_the_times_that_posix_says(place: Path) -> None:
         change()
         after = path.stat()
         changed = "m" * (after.st_mtime_ns != 1) + "c" * (after.st_ctime_ns > before)
-        assert changed == expected, what
+        assert changed == expected, (what, before, after.st_ctime_ns, after.st_mtime_ns)
 
 
 def test_a_name_that_replaces_another_changes_both_directories(place: Path) -> None:
