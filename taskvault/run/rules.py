@@ -35,6 +35,9 @@ DEVICES = re.compile(
 )
 """Devices that are the same for everyone, or random for everyone."""
 
+TERMINALS = re.compile(r"/dev/(?:tty|pts/\d+)\Z")
+"""What somebody types there is known to nobody beforehand."""
+
 ITSELF = re.compile(
     r"/proc/(?:self|thread-self)(?!/(?:mounts|mountinfo|mountstats|cgroup|uid_map|gid_map))(?:/.*)?\Z", re.DOTALL
 )

@@ -208,8 +208,13 @@ class TracedRun:
             ended_ns = time.time_ns()
         assert executed.captured is not None, "a traced run is captured"
         status = self._status(executed.exit_code, first_trouble(executed.captured.unwritten))
-        if executed.exit_code or not self._request.store or self._request.mode is Mode.CHECK:
+        if executed.exit_code:
             self._report.executed(executed, Outcome.FAILED, f"exit status {executed.exit_code}")
+        elif self._request.mode is Mode.CHECK:
+            self._report.executed(executed, Outcome.NOT_STORED, "check: a run inside another cannot be compared")
+            return 1
+        elif not self._request.store:
+            self._report.executed(executed, Outcome.NOT_STORED, "storing was turned off")
         elif stdin.was_read() and not self._request.with_stdin:
             self._report.executed(executed, Outcome.NOT_STORED, READ_IT)
         else:

@@ -59,6 +59,8 @@ class Storing:
                 return difference(client, known, finished.root, finished.outputs, executed) or ""
         except (TaskVaultError, OSError) as exc:
             return str(exc)
+        except Exception as exc:  # noqa: BLE001  # as above
+            return f"something went wrong inside tv ({type(exc).__name__}: {exc})"
 
     def store_inner(self, executed: Executed, notes: Path) -> None:
         """Store the results of the runs that ran inside."""
@@ -69,8 +71,8 @@ class Storing:
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
                 for note in found:
                     self._store_note(client, executed, note)
-        except (TaskVaultError, OSError):
-            return  # the vault has gone: what ran inside runs again next time
+        except Exception:  # noqa: BLE001  # whatever it is, the command has run: what ran inside runs again next time
+            return
 
     def _store_note(self, client: Client, executed: Executed, note: Note) -> None:
         prepared = note.prepared(self._prepared.hash_function)
@@ -83,7 +85,7 @@ class Storing:
             _check_unchanged(finished, note.ended_ns)
             store(client, finished, replace=note.replace)
             key = finished.key.hex
-        except (InputsUnusable, TaskVaultError) as exc:
+        except (TaskVaultError, OSError) as exc:
             reason = str(exc)
         record = record_of(
             prepared,

@@ -131,6 +131,8 @@ class _Fold:
         place = self._known_places.get(event.path)
         if place is None:
             place = self._known_places[event.path] = self._places.place(event.path)
+        if event.use is Use.READ and rules.TERMINALS.match(event.path):
+            self._reason("it read from the terminal")
         if place in (Place.NOTHING, Place.SCRATCH):
             return
         if place is Place.PROCESSES:

@@ -77,6 +77,7 @@ def test_what_is_made_is_told_from_what_is_changed(
         (event(Use.OTHER_SOCKET, "16"), "family 16"),
         (event(Use.LISTED, "/proc"), "other processes"),
         (event(Use.READ, "/proc/17/stat"), "other processes"),
+        (event(Use.READ, "/dev/tty"), "from the terminal"),
         (event(Use.RENAMED, "/p/x", FILE, "/p/y"), "it moved /p/x"),
     ],
 )
