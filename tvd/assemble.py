@@ -120,7 +120,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         vault.slices.requests = activity.requests
         mount = _mount(config, WatchedFilesystem(filesystem, activity), lookups, hand_over)
         if mount is not None:
-            filesystem.tell_of_removals(mount.name_removed)
+            filesystem.tell_kernel(removed=mount.name_removed, listing=mount.listing_changed)
         stop = StopRequest()
         facts = DaemonFacts(
             _version(),

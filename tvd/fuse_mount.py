@@ -51,6 +51,11 @@ class FuseMount:
         if self._transport is not None:
             self._transport.name_removed(parent, name, ino)
 
+    def listing_changed(self, ino: int) -> None:
+        """Tell the kernel that the owner added a name to a directory; returns at once."""
+        if self._transport is not None:
+            self._transport.listing_changed(ino)
+
     async def unmount(self, *, force: bool) -> None:
         """Make the kernel flush and let go, while `serve` goes on; raise `MountHeld` if it is in use and not forced."""
         await unmount(self._point, force=force, timeout_s=self._flush_timeout_s)

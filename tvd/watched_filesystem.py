@@ -58,9 +58,7 @@ class WatchedFilesystem:
         self.end_direct = inner.end_direct
         self.make_room_for_names = inner.make_room_for_names
         self.release = timed(name("release"), inner.release)
-        self.opendir = timed(name("opendir"), inner.opendir)
         self.readdir = activity.timed_listing(name("readdir"), inner.readdir)
-        self.releasedir = timed(name("releasedir"), inner.releasedir)
         self.fsyncdir = later(name("fsyncdir"), inner.fsyncdir)
         self.statfs = timed(name("statfs"), inner.statfs)
         self.getxattr = timed(name("getxattr"), inner.getxattr)

@@ -226,9 +226,27 @@ def test_a_second_signal_ends_a_stop_that_waits(daemon: Any) -> None:
 
 
 def nothing_is_open(client: Client) -> bool:
-    activity = client.call(m.GetActivity())
-    served = {operation.name: operation.count for operation in activity.operations}
-    return activity.open_files == 0 and served.get("opendir", 0) == served.get("releasedir", 0)
+    return client.call(m.GetActivity()).open_files == 0
+
+
+def test_a_listing_that_the_kernel_keeps_has_what_the_daemon_added_and_removed_since(daemon: Any, tree: Path) -> None:
+    daemon.start(mounted=True)
+    keys = daemon.mount / "keys"
+    with daemon.client() as client:
+        client.call(m.SaveEntry("main", "one", "saved", take_snapshot(client, tree, ["."])))
+        held = os.open(keys / "main", os.O_DIRECTORY)
+        for place in (keys, keys / "main", keys, keys / "main"):
+            os.listdir(place)
+        assert os.listdir(held) == ["one"]
+        client.call(m.SaveEntry("main", "two", "saved", take_snapshot(client, tree, ["."])))
+        assert os.listdir(keys / "main") == ["one", "two"]
+        wait_until(lambda: os.listdir(held) == ["one", "two"])
+        client.call(m.SaveEntry("other", "one", "saved", take_snapshot(client, tree, ["."])))
+        assert os.listdir(keys) == ["main", "other"]
+        client.call(m.RemoveEntry("main", "one"))
+        assert os.listdir(keys / "main") == ["two"]
+        wait_until(lambda: os.listdir(held) == ["two"])
+        os.close(held)
 
 
 def test_what_is_forgotten_gives_its_room_back_though_the_kernel_remembers_its_names(daemon: Any, tree: Path) -> None:

@@ -177,8 +177,7 @@ def contents_of(filesystem: MemoryFilesystem) -> dict[str, str]:
 
     def below(ino: Ino, path: str) -> dict[str, str]:
         found: dict[str, str] = {}
-        handle = filesystem.opendir(ino)
-        for entry in filesystem.readdir(handle, 0):
+        for entry in filesystem.readdir(ino, 0):
             attributes, inner = entry.found.attributes, f"{path}/{os.fsdecode(entry.name)}"
             if attributes.mode & 0o170000 == 0o040000:
                 found |= below(attributes.ino, inner)

@@ -70,6 +70,19 @@ def test_room_is_reserved_without_writing(server: Server) -> None:
     assert counts(server)["fallocate"] == 1
 
 
+def test_a_directory_that_was_listed_is_listed_again_without_asking(server: Server) -> None:
+    for number in range(3):
+        (server.work / f"d{number}").mkdir()
+        (server.work / f"d{number}/file").touch()
+        assert os.listdir(server.work / f"d{number}") == ["file"]
+    before = counts(server)
+    assert before.get("opendir", 0) == 1, "that one is asked about, to learn that none need be"
+    assert before.get("releasedir", 0) == 0
+    assert [os.listdir(server.work / f"d{number}") for number in range(3)] == 3 * [["file"]]
+    after = counts(server)
+    assert [after[kind] - before[kind] for kind in ("opendir", "readdir", "readdirplus") if kind in before] == [0, 0, 0]
+
+
 def test_no_more_room_is_reserved_than_the_vault_has(serve: Serve, vault: Path) -> None:
     server = serve("--vault", str(vault), "--capacity", str(64 << 20))
     path = server.work / "file"

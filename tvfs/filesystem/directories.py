@@ -25,7 +25,8 @@ from tvfs.filesystem.scans import rows_of
 DELTA_COOKIE = 1 << 40
 """Cookies of dirent rows begin here; no base tree has as many entries."""
 GONE_REMEMBERED = 16_384
-"""Cookies of removed names that are remembered of a directory while it is listed; `rm -r` removes 10,000 at a time."""
+"""Cookies of removed names that are remembered of a directory that was listed; `rm -r` removes 10,000 at a time."""
+GONE_REMEMBERED_OF_ALL = 8 * GONE_REMEMBERED
 _ROW = struct.Struct(">BBxxQQ")
 _VERSION = 1
 _WHITEOUT = 0
@@ -81,9 +82,10 @@ class Directories:
         self._catalog = catalog
         self._nodes = nodes
         self.is_listed: Callable[[int], bool] = _never
-        """Whether somebody has a directory open; set once."""
-        self._gone: dict[int, OrderedDict[int, bytes]] = {}
-        """Of directories that are being listed: the name of each cookie that was given up meanwhile."""
+        """Whether somebody has listed a directory of late; set once."""
+        self._gone: OrderedDict[int, OrderedDict[int, bytes]] = OrderedDict()
+        """Of directories that were listed: the name of each cookie that was given up since."""
+        self._gone_of_all = 0
 
     def find(self, parent: int, directory: Inode, name: bytes) -> tuple[int, Inode] | None:
         """Return number and inode of a name, or None."""
@@ -157,8 +159,8 @@ class Directories:
         return next((name for name, dirent in self._rows(parent, b"") if dirent.seq == seq), b"")
 
     def listed_no_more(self, parent: int) -> None:
-        """Nobody has the directory open now: whoever opens it again begins at its start."""
-        self._gone.pop(parent, None)
+        """It is long ago that anybody listed the directory."""
+        self._gone_of_all -= len(self._gone.pop(parent, ()))
 
     def _remember_cookie(self, parent: int, name: bytes) -> None:
         if not self.is_listed(parent):
@@ -167,8 +169,12 @@ class Directories:
         if row is not None:
             gone = self._gone.setdefault(parent, OrderedDict())
             gone[DELTA_COOKIE + decode_dirent(row).seq] = name
+            self._gone_of_all += 1
             if len(gone) > GONE_REMEMBERED:
                 gone.popitem(last=False)
+                self._gone_of_all -= 1
+            elif self._gone_of_all > GONE_REMEMBERED_OF_ALL:
+                self.listed_no_more(next(iter(self._gone)))
 
     def _rows(self, parent: int, after: bytes) -> Iterator[tuple[bytes, Dirent]]:
         key = parent.to_bytes(8, "big")

@@ -121,11 +121,9 @@ class Filesystem(FileRequests):
         """Which directories may lose files when room is needed, and which files go first."""
         self._sealer = self._new_sealer(clock)
         self._listings = Listings(
-            self._nodes,
-            self._directories,
-            next_handle=self._files.next_handle,
-            timeout_s=lambda ino: self.attribute_timeout_s(Ino(ino)),
+            self._nodes, self._directories, timeout_s=lambda ino: self.attribute_timeout_s(Ino(ino))
         )
+        self._tell_of_names: Callable[[int], None] = _nobody
         self._xattrs = ExtendedAttributes(
             vault.catalog, self._nodes, start_change, has_room=self._staging.room.for_names
         )
@@ -205,7 +203,7 @@ class Filesystem(FileRequests):
 
     def start(self, inherited: SessionRecord | None = None) -> None:
         """Make the fixed directories, put in order what the last stop left, open again what a session has open."""
-        reopen(inherited, self._nodes, self._files, self._listings, self._hot)
+        reopen(inherited, self._nodes, self._files, self._hot)
         self.evictables.start()
         put_in_order(
             catalog=self._vault.catalog,
@@ -256,6 +254,9 @@ class Filesystem(FileRequests):
         timeout_s = self.attribute_timeout_s(parent)
         if found is None:
             return Absent(timeout_s)
+        if found[0] in OWNER_CHANGES:
+            # The kernel must notice by their times that the listing which it keeps is old.
+            timeout_s = 0.0
         return Found(self._nodes.attributes(*found), timeout_s)
 
     def getattr(self, ino: Ino) -> FileAttributes:
@@ -325,17 +326,9 @@ class Filesystem(FileRequests):
 
     # Directories.
 
-    def opendir(self, ino: Ino) -> Handle:
-        """Open a directory."""
-        return self._listings.open(ino)
-
-    def readdir(self, handle: Handle, cookie: int) -> Iterator[DirectoryEntry]:
+    def readdir(self, ino: Ino, cookie: int) -> Iterator[DirectoryEntry]:
         """Yield what comes after `cookie` (0: all), without '.' and '..'.  Do not await while it is open."""
-        return self._listings.read(handle, cookie)
-
-    def releasedir(self, handle: Handle) -> None:
-        """Close a directory."""
-        self._purge_if_gone(self._listings.release(handle))
+        return self._listings.read(ino, cookie)
 
     async def fsyncdir(self, ino: Ino) -> None:
         """Let a directory's names survive a power loss."""
@@ -382,11 +375,15 @@ class Filesystem(FileRequests):
         subpath: str = "",
     ) -> Ino:
         """Give a directory a new child with the content of a tree; return its number.  See `Attacher.attach`."""
-        return Ino(self._attacher.attach(parent, name, snapshot, owner=owner, read_only=read_only, subpath=subpath))
+        ino = self._attacher.attach(parent, name, snapshot, owner=owner, read_only=read_only, subpath=subpath)
+        self._tell_of_names(parent)
+        return Ino(ino)
 
     def ensure_directory(self, parent: Ino, name: bytes) -> Ino:
         """Return a child of one of the read-only places, after making it if need be: a scope below `keys/`."""
-        return Ino(self._attacher.ensure_directory(parent, name))
+        ino = self._attacher.ensure_directory(parent, name)
+        self._tell_of_names(parent)
+        return Ino(ino)
 
     def resolve(self, path: bytes, start: Ino = ROOT) -> Ino:
         """Return the inode at a path; symlinks are not followed.
@@ -405,9 +402,13 @@ class Filesystem(FileRequests):
             ino = found.attributes.ino
         return ino
 
-    def tell_of_removals(self, tell: Callable[[int, bytes, int], None]) -> None:
-        """Have the kernel told, by parent, name and inode (0: only the name), what the owner removes by itself."""
-        self.evictables.tell = self._trash.tell = tell
+    def tell_kernel(self, *, removed: Callable[[int, bytes, int], None], listing: Callable[[int], None]) -> None:
+        """Have the kernel told what the owner does by itself.
+
+        `removed`: parent, name and inode (0: only the name).  `listing`: a directory that has a name more.
+        """
+        self.evictables.tell = self._trash.tell = removed
+        self._tell_of_names = listing
 
     def discard(self, parent: Ino, name: bytes) -> None:
         """Move a name and everything below it to the trash: one dirent, whatever the size."""
@@ -486,10 +487,10 @@ class Filesystem(FileRequests):
         self.evictables.written(ino)
 
     def _in_use(self, ino: int) -> bool:
-        return self._lookups.holds(Ino(ino)) or self._files.is_open(ino) or self._listings.is_open(ino)
+        return self._lookups.holds(Ino(ino)) or self._files.is_open(ino)
 
     def _range_in_use(self, first: int, end: int) -> bool:
-        opened = (*self._files.open_inodes(), *self._listings.open_inodes())
+        opened = self._files.open_inodes()
         return self._lookups.holds_any(first, end) or any(first <= ino < end for ino in opened)
 
     def _purge_if_gone(self, ino: int) -> None:
@@ -498,3 +499,7 @@ class Filesystem(FileRequests):
             change = self._namespace.change()
             self._namespace.purge(change, ino)
             change.commit()
+
+
+def _nobody(ino: int) -> None:
+    """Nothing is mounted: no kernel to tell."""

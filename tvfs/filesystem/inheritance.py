@@ -5,13 +5,12 @@ from __future__ import annotations
 from tvfs.filesystem.files import Files
 from tvfs.filesystem.hot_files import HotFiles
 from tvfs.filesystem.inode import STAGED, ContentState, Inode
-from tvfs.filesystem.listings import Listings
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.session_record import RowKind, SessionRecord
 
 
-def reopen(record: SessionRecord | None, nodes: Nodes, files: Files, listings: Listings, hot: HotFiles) -> None:
-    """Open files and directories under the handles that the kernel has, and keep the copies that it reads past us.
+def reopen(record: SessionRecord | None, nodes: Nodes, files: Files, hot: HotFiles) -> None:
+    """Open files under the handles that the kernel has, and keep the copies that it reads past us.
 
     Before anything is put in order: what is open must not be purged.  None: there is no such session.
     """
@@ -21,10 +20,7 @@ def reopen(record: SessionRecord | None, nodes: Nodes, files: Files, listings: L
     files.used_up_to(record.highest_handle)
     direct = set()
     for row in record.handles():
-        if row.kind is RowKind.DIRECTORY:
-            listings.reopen(row.number, row.ino)
-        else:
-            files.reopen(row.number, row.ino, writes=row.kind is RowKind.WRITER)
+        files.reopen(row.number, row.ino, writes=row.kind is RowKind.WRITER)
         if row.backing_id:
             direct.add(row.ino)
     # Those that are read now come last: of inodes with one content, only the last can have the copy.

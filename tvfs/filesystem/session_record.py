@@ -62,6 +62,7 @@ class RowKind(IntEnum):
     READER = 1
     WRITER = 2
     DIRECTORY = 3
+    """Of older versions, where a directory was open by handle: means nothing any more."""
     DIRECT = 4
     """An inode that has been read past us and may still be mapped; its number is that of the last such beginning."""
 
@@ -206,8 +207,8 @@ class SessionRecord:
             self._direct[ino] = at
 
     def handles(self) -> list[Opened]:
-        """Return the handles that were open when this object was made: of a session that is taken over."""
-        return [row for row in self._inherited if row.kind is not RowKind.DIRECT]
+        """Return the handles to files that were open when this object was made: of a session that is taken over."""
+        return [row for row in self._inherited if row.kind not in (RowKind.DIRECT, RowKind.DIRECTORY)]
 
     def inodes_read_past_us(self) -> list[int]:
         """Return the inodes that were read past us, those that began last at the end."""

@@ -211,8 +211,8 @@ class FilesystemOperations(pyfuse3.Operations):
 
     @answers
     def opendir(self, inode: int, ctx: RequestContext) -> pyfuse3.FileHandleT:
-        """Open a directory for listing."""
-        return pyfuse3.FileHandleT(self._service.opendir(Ino(inode)))
+        """Let the kernel's name for it be the inode: nothing need be open to be listed."""
+        return pyfuse3.FileHandleT(inode)
 
     @answers
     def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
@@ -221,7 +221,7 @@ class FilesystemOperations(pyfuse3.Operations):
         # One for all: `readdir_reply` copies it.
         entry = EntryAttributes()
         entry.st_blksize = PREFERRED_IO_BYTES
-        for listed in self._filesystem.readdir(Handle(fh), start_id):
+        for listed in self._filesystem.readdir(Ino(fh), start_id):
             found = listed.found
             _fill(entry, found.attributes, found.timeout_s)
             if not reply(token, listed.name, entry, listed.next_cookie):
@@ -231,12 +231,11 @@ class FilesystemOperations(pyfuse3.Operations):
     @answers
     def releasedir(self, fh: int) -> None:
         """Close a directory."""
-        self._service.releasedir(Handle(fh))
 
     @answers_later
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Let the names in a directory survive a power loss."""
-        await self._service.fsyncdir(Handle(fh))
+        await self._filesystem.fsyncdir(Ino(fh))
 
     # --- extended attributes
 

@@ -59,6 +59,9 @@ class Pyfuse3Transport:
                 pyfuse3.InodeT(parent), pyfuse3.FileNameT(name), pyfuse3.InodeT(ino), ignore_enoent=True
             )
 
+    def listing_changed(self, ino: int) -> None:
+        """Nothing to tell: no listings are kept here."""
+
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel that the owner changed an inode's attributes."""
         # pyfuse3 writes this one at once, in our task: where the kernel takes locks for it we would wait for ourselves.

@@ -145,16 +145,8 @@ class ServedFilesystem(Protocol):
         """Close a file."""
         ...
 
-    def opendir(self, ino: Ino) -> Handle:
-        """Open a directory."""
-        ...
-
-    def readdir(self, handle: Handle, cookie: int) -> Iterator[DirectoryEntry]:
+    def readdir(self, ino: Ino, cookie: int) -> Iterator[DirectoryEntry]:
         """List what comes after `cookie` (0: all), without `.` and `..`."""
-        ...
-
-    def releasedir(self, handle: Handle) -> None:
-        """Close a directory."""
         ...
 
     async def fsyncdir(self, ino: Ino) -> None:

@@ -1,8 +1,8 @@
 """What a request means to the filesystem, whichever transport it came by.
 
 What the kernel is told to remember makes the mount fast: names, attributes, pages and absence stay in its caches
-until it changes them itself.  Handles are those of the filesystem; references to inodes are counted here.  What a
-transport only hands on it asks `filesystem` for directly.
+until it changes them itself.  Handles are those of the filesystem, and there are none of directories; references to
+inodes are counted here.  What a transport only hands on it asks `filesystem` for directly.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from tvfs.filesystem.lookups import LookupCounts
-from tvfs.filesystem.model import Absent, AttributeChanges, Caller, FileAttributes, Found, Handle, Ino
-from tvfs.filesystem.posix_error import BadHandle, Exists, NoAttribute, NoSpace
+from tvfs.filesystem.model import Absent, AttributeChanges, Caller, FileAttributes, Found, Ino
+from tvfs.filesystem.posix_error import Exists, NoAttribute, NoSpace
 from tvfs.fuse.refusals import NotServed, NotSupported
 from tvfs.fuse.served_filesystem import ServedFilesystem
 
@@ -48,8 +48,6 @@ class FilesystemService:
         self.filesystem = filesystem
         self.lookups = lookups
         self._xattrs = xattrs
-        self._listed: dict[int, Ino] = {}
-        """Which directory a directory handle was opened on: fsyncdir is told only the handle."""
 
     # --- names and attributes
 
@@ -108,30 +106,6 @@ class FilesystemService:
         kept = without_privileges(mode)
         if kept != mode:
             self.filesystem.setattr_nowait(ino, AttributeChanges(mode=kept), caller)
-
-    # --- directories
-
-    def opendir(self, ino: Ino) -> Handle:
-        """Open a directory for listing."""
-        handle = self.filesystem.opendir(ino)
-        self._listed[handle] = ino
-        return handle
-
-    def reopened(self, handle: Handle, ino: int) -> None:
-        """A directory is open since before the filesystem was started."""
-        self._listed[handle] = Ino(ino)
-
-    def releasedir(self, handle: Handle) -> None:
-        """Close a directory."""
-        self._listed.pop(handle, None)
-        self.filesystem.releasedir(handle)
-
-    async def fsyncdir(self, handle: Handle) -> None:
-        """Let the names in a directory survive a power loss."""
-        ino = self._listed.get(handle)
-        if ino is None:
-            raise BadHandle(handle)
-        await self.filesystem.fsyncdir(ino)
 
     # --- extended attributes
 

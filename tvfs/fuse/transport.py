@@ -60,6 +60,10 @@ class Transport(Protocol):
         """
         ...
 
+    def listing_changed(self, ino: int) -> None:
+        """Tell the kernel that the owner added a name to a directory; returns at once."""
+        ...
+
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel that the owner changed an inode's attributes, not its content; returns at once."""
         ...

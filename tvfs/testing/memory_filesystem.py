@@ -294,20 +294,12 @@ class MemoryFilesystem:
 
     # --- directories
 
-    def opendir(self, ino: Ino) -> Handle:
-        """Open a directory."""
-        return self._open(self._directory(ino))
-
-    def readdir(self, handle: Handle, cookie: int) -> Iterator[DirectoryEntry]:
+    def readdir(self, ino: Ino, cookie: int) -> Iterator[DirectoryEntry]:
         """List what comes after `cookie`."""
-        directory = self._opened(handle)
+        directory = self._directory(ino)
         for here in list(directory.by_cookie.irange(cookie, inclusive=(False, True))):
             name = directory.by_cookie[here]
             yield DirectoryEntry(name, self._found(self._nodes[directory.names[name][0]]), here)
-
-    def releasedir(self, handle: Handle) -> None:
-        """Close a directory."""
-        self.release(handle)
 
     async def fsyncdir(self, ino: Ino) -> None:
         """Nothing lasts longer than the process."""

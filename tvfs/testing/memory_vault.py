@@ -163,11 +163,7 @@ class MemoryWorld:
 
     def names(self, path: bytes) -> list[bytes]:
         """List a directory below `work/`."""
-        handle = self.filesystem.opendir(self.ino(path))
-        try:
-            return [entry.name for entry in self.filesystem.readdir(handle, 0)]
-        finally:
-            self.filesystem.releasedir(handle)
+        return [entry.name for entry in self.filesystem.readdir(self.ino(path), 0)]
 
     def staging_files(self) -> list[str]:
         """Return the names of the staging files that are on the disk."""

@@ -355,7 +355,10 @@ class TransportContract(ABC):
         """However small the buffer is; each listed inode is a reference if attributes are listed too."""
         async with self.session() as (peer, _, lookups, _):
             inos = {b"name %d" % number: (await peer.create(b"name %d" % number))[0] for number in range(20)}
-            handle = struct.unpack_from("=Q", await peer.wants(OPENDIR, WORK, bytes(8)))[0]
+            opened = await peer.ask(OPENDIR, WORK, bytes(8))
+            # Refused means that the kernel need not ask: it goes on with 0.
+            assert opened.errno in (0, errno.ENOSYS)
+            handle = 0 if opened.errno else struct.unpack_from("=Q", opened.payload)[0]
             for plus in (True, False) if await self._lists_without_attributes(peer, handle) else (True,):
                 found: dict[bytes, int] = {}
                 offset = rounds = 0
@@ -372,7 +375,6 @@ class TransportContract(ABC):
             assert all(lookups.drop(Ino(ino), 1) for ino in inos.values())
             await peer.wants(FSYNCDIR, WORK, struct.pack("=QII", handle, 0, 0))
             await peer.wants(RELEASEDIR, WORK, struct.pack("=QIIQ", handle, 0, 0, 0))
-            assert (await peer.ask(FSYNCDIR, WORK, struct.pack("=QII", handle, 0, 0))).errno == errno.EBADF
 
     async def _lists_without_attributes(self, peer: Peer, handle: int) -> bool:
         answer = await peer.ask(READDIR, WORK, struct.pack("=QQIIQII", handle, 0, 1024, 0, 0, 0, 0))

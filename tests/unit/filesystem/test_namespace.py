@@ -250,34 +250,29 @@ async def test_a_listing_continues_where_it_stopped_whatever_is_removed(world: M
     names = [b"%03d" % number for number in range(100)]
     for name in names:
         await world.write(b"d/" + name, b"")
-    handle = world.filesystem.opendir(world.ino(b"d"))
-    first = [next(listing) for listing in [world.filesystem.readdir(handle, 0)] for _ in range(40)]
+    listed = world.ino(b"d")
+    first = [next(listing) for listing in [world.filesystem.readdir(listed, 0)] for _ in range(40)]
     for entry in first[20:]:
         world.unlink(b"d/" + entry.name)
-    rest = [entry.name for entry in world.filesystem.readdir(handle, first[-1].next_cookie)]
-    world.filesystem.releasedir(handle)
+    rest = [entry.name for entry in world.filesystem.readdir(listed, first[-1].next_cookie)]
     assert [entry.name for entry in first] + rest == names
 
 
-async def test_a_cookie_from_another_handle_is_found_again(world: MemoryWorld) -> None:
+async def test_a_cookie_that_another_daemon_gave_is_found_again(world: MemoryWorld) -> None:
     for name in (b"a", b"b", b"c"):
         await world.write(name, b"")
-    handle = world.filesystem.opendir(WORK)
-    cookie = next(world.filesystem.readdir(handle, 0)).next_cookie
-    world.filesystem.releasedir(handle)
-    again = world.filesystem.opendir(WORK)
-    assert [entry.name for entry in world.filesystem.readdir(again, cookie)] == [b"b", b"c"]
-    world.filesystem.releasedir(again)
+    cookie = next(world.filesystem.readdir(WORK, 0)).next_cookie
+    world.kill()
+    assert [entry.name for entry in world.filesystem.readdir(WORK, cookie)] == [b"b", b"c"]
 
 
 @pytest.mark.parametrize("change", ["removed", "renamed", "replaced"])
-async def test_a_cookie_from_another_handle_is_good_when_its_name_is_gone(world: MemoryWorld, change: str) -> None:
+async def test_a_cookie_that_another_was_told_is_good_when_its_name_is_gone(world: MemoryWorld, change: str) -> None:
     """The kernel keeps listings: a reader may come to us in the middle, with a cookie that another was told."""
     for name in (b"a", b"b", b"c", b"new"):
         await world.write(name, b"")
-    first, second = world.filesystem.opendir(WORK), world.filesystem.opendir(WORK)
-    _, after_b = [entry.next_cookie for entry in world.filesystem.readdir(first, 0)][:2]
-    world.filesystem.releasedir(first)
+    _, after_b = [entry.next_cookie for entry in world.filesystem.readdir(WORK, 0)][:2]
+    world.filesystem._listings._recent[WORK].clear()
     match change:
         case "removed":
             world.unlink(b"b")
@@ -285,6 +280,5 @@ async def test_a_cookie_from_another_handle_is_good_when_its_name_is_gone(world:
             world.filesystem.rename(WORK, b"b", WORK, b"0", 0)
         case "replaced":
             world.filesystem.rename(WORK, b"new", WORK, b"b", 0)
-    rest = [entry.name for entry in world.filesystem.readdir(second, after_b)]
-    world.filesystem.releasedir(second)
+    rest = [entry.name for entry in world.filesystem.readdir(WORK, after_b)]
     assert rest == ([b"c"] if change == "replaced" else [b"c", b"new"])

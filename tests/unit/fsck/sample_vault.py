@@ -159,12 +159,7 @@ async def read_everything(home: Path) -> Facts:
 
 async def _read_below(world: World, ino: Ino, path: str, facts: Facts) -> None:
     fs = world.filesystem
-    handle = fs.opendir(ino)
-    try:
-        found = list(fs.readdir(handle, 0))
-    finally:
-        fs.releasedir(handle)
-    for entry in found:
+    for entry in list(fs.readdir(ino, 0)):
         attributes = entry.found.attributes
         place = f"{path}/{entry.name.decode()}"
         if stat.S_ISDIR(attributes.mode):

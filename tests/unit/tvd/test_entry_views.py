@@ -59,11 +59,7 @@ class Opened:
             ino = self.filesystem.resolve(path, start)
         except NotFound:
             return None
-        handle = self.filesystem.opendir(ino)
-        try:
-            return [entry.name for entry in self.filesystem.readdir(handle, 0)]
-        finally:
-            self.filesystem.releasedir(handle)
+        return [entry.name for entry in self.filesystem.readdir(ino, 0)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tvfs.fuse.kernel import protocol as p
 from tvfs.fuse.kernel import replies
 from tvfs.fuse.kernel.channel import Handler, Later
 from tvfs.fuse.kernel.device import may_open_backing
-from tvfs.fuse.kernel.negotiation import Agreement, KernelTooOld, negotiate
+from tvfs.fuse.kernel.negotiation import NO_OPENDIR, Agreement, KernelTooOld, negotiate
 from tvfs.fuse.kernel.passthrough import Passthrough
 from tvfs.fuse.kernel.protocol import Opcode
 from tvfs.fuse.kernel.requests import Header
@@ -357,16 +357,16 @@ class Dispatch:
     # --- directories
 
     def _opendir(self, header: Header, fields: Fields) -> Buffer:
-        ino = Ino(header.nodeid)
-        handle = self._service.opendir(ino)
+        if self.agreement is not None and self.agreement.has(NO_OPENDIR):
+            raise NotServed  # nor ever asked again; listings are kept from now on
         # The kernel may keep the listing of a directory whose names only it changes.
-        keeps = self._filesystem.attribute_timeout_s(ino) > 0
-        return p.OPEN_OUT.pack(handle, p.FOPEN_KEEP_CACHE | p.FOPEN_CACHE_DIR if keeps else 0, 0)
+        keeps = self._filesystem.attribute_timeout_s(Ino(header.nodeid)) > 0
+        return p.OPEN_OUT.pack(0, p.FOPEN_KEEP_CACHE | p.FOPEN_CACHE_DIR if keeps else 0, 0)
 
     def _readdir(self, header: Header, fields: Fields) -> Buffer:
-        handle, offset, size = fields[:3]
+        _, offset, size = fields[:3]
         listing = bytearray()
-        for listed in self._filesystem.readdir(Handle(handle), offset):
+        for listed in self._filesystem.readdir(Ino(header.nodeid), offset):
             record = replies.directory_entry(listed)
             if len(listing) + len(record) > size:
                 break
@@ -374,9 +374,9 @@ class Dispatch:
         return listing
 
     def _readdirplus(self, header: Header, fields: Fields) -> Buffer:
-        handle, offset, size = fields[:3]
+        _, offset, size = fields[:3]
         listing, add = bytearray(), self._lookups.add
-        for listed in self._filesystem.readdir(Handle(handle), offset):
+        for listed in self._filesystem.readdir(Ino(header.nodeid), offset):
             record = replies.directory_entry_plus(listed)
             if len(listing) + len(record) > size:
                 break
@@ -385,14 +385,13 @@ class Dispatch:
         return listing
 
     def _releasedir(self, header: Header, fields: Fields) -> Buffer:
-        self._service.releasedir(Handle(fields[0]))
         return _DONE
 
     def _fsyncdir(self, header: Header, fields: Fields) -> Later:
-        return self._fsyncdir_later(Handle(fields[0]))
+        return self._fsyncdir_later(Ino(header.nodeid))
 
-    async def _fsyncdir_later(self, handle: Handle) -> Buffer:
-        await self._service.fsyncdir(handle)
+    async def _fsyncdir_later(self, ino: Ino) -> Buffer:
+        await self._filesystem.fsyncdir(ino)
         return _DONE
 
     # --- extended attributes

@@ -27,6 +27,7 @@ class Capability(NamedTuple):
     why: str
 
 
+NO_OPENDIR = Capability("NO_OPENDIR_SUPPORT", 24, "a directory is opened without asking; its listing is kept")
 RESEND = Capability(
     "HAS_RESEND", 39, "a daemon that takes over from one that was killed gets what that had not answered"
 )
@@ -42,6 +43,7 @@ ALWAYS = (
     Capability("ABORT_ERROR", 21, "the end of a session by force is told from an unmount"),
     Capability("MAX_PAGES", 22, "requests of 1 MiB"),
     Capability("CACHE_SYMLINKS", 23, "a symlink never changes its target"),
+    NO_OPENDIR,
     Capability("EXPLICIT_INVAL_DATA", 25, "nobody but the kernel changes content: it need not suspect its pages"),
     Capability("HANDLE_KILLPRIV_V2", 28, "a small write costs no question for `security.capability`"),
     Capability("INIT_EXT", 30, "there are more than 32 bits"),
@@ -60,7 +62,6 @@ REFUSED = (
     Capability("NO_OPEN_SUPPORT", 17, "without handles nothing says who may still write"),
     Capability("HANDLE_KILLPRIV", 19, "the second version says when"),
     Capability("POSIX_ACL", 20, "the kernel would leave umask and inheritance to us; mode bits are what we promise"),
-    Capability("NO_OPENDIR_SUPPORT", 24, "a listing needs a handle; FOPEN_CACHE_DIR saves the rest"),
     Capability("SETXATTR_EXT", 29, "of use with ACLs only"),
     Capability("SECURITY_CTX", 32, "no security modules' labels are stored"),
     Capability("CREATE_SUPP_GROUP", 34, "the kernel checks permissions"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from tvfs.filesystem.model import Handle, Ino
-from tvfs.filesystem.session_record import Opened, RowKind
+from tvfs.filesystem.session_record import Opened
 from tvfs.fuse.kernel import protocol as p
 from tvfs.fuse.kernel.device import close_backing, open_backing
 from tvfs.fuse.served_filesystem import ServedFilesystem
@@ -61,8 +61,6 @@ class Passthrough:
         if self._session < 0:
             return
         for row in rows:
-            if row.kind is RowKind.DIRECTORY:
-                continue
             if not row.flags & p.FOPEN_PASSTHROUGH:
                 self._cached[row.ino] = self._cached.get(row.ino, 0) + 1
                 continue

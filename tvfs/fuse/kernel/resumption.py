@@ -59,7 +59,7 @@ class Resumption:
         table = dict(handlers)
         for opcode in _CHANGES | _NAMES_LAST:
             table[opcode] = partial(self._change, opcode, table[opcode])
-        for opcode in (Opcode.OPEN, Opcode.OPENDIR, Opcode.CREATE):
+        for opcode in (Opcode.OPEN, Opcode.CREATE):
             table[opcode] = partial(self._open, opcode, table[opcode])
         for opcode in (Opcode.RELEASE, Opcode.RELEASEDIR):
             table[opcode] = partial(self._release, table[opcode])
@@ -156,10 +156,7 @@ class Resumption:
         ino = header.nodeid if opcode != Opcode.CREATE else int.from_bytes(answer[:8], sys.byteorder)
         if self._record.is_open(handle):
             return answer
-        if opcode == Opcode.OPENDIR:
-            kind = RowKind.DIRECTORY
-        else:
-            kind = RowKind.WRITER if fields[0] & _WRITE_ACCESS else RowKind.READER
+        kind = RowKind.WRITER if fields[0] & _WRITE_ACCESS else RowKind.READER
         if flags & p.FOPEN_PASSTHROUGH:
             self._record.read_past_us(ino)
         self._record.opened(Opened(kind, handle, ino, flags, backing_id, header.unique & ~p.RESENT))

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 import trio
 
 from tvfs.filesystem.lookups import LookupCounts
-from tvfs.filesystem.model import Handle
-from tvfs.filesystem.session_record import RowKind
 from tvfs.fuse.hand_over import HandOver
 from tvfs.fuse.kernel import replies
 from tvfs.fuse.kernel.channel import Channel, Handler
@@ -73,9 +71,6 @@ class KernelTransport:
         rows = record.handles()
         self._resumption.inherit(rows)
         self._dispatch.passthrough.inherit(rows, record.inodes_read_past_us())
-        for row in rows:
-            if row.kind is RowKind.DIRECTORY:
-                self._service.reopened(Handle(row.number), row.ino)
         if self._dispatch.agreement is not None and self._dispatch.agreement.has(RESEND):
             os.write(self._descriptor, replies.send_again())
         record.settle(False)
@@ -131,6 +126,13 @@ class KernelTransport:
         """Tell the kernel that the owner removed a name by itself."""
         if self._notifier is not None:
             self._notifier.send(replies.name_removed(parent, ino, name))
+            # It may keep a listing of names that it has never looked up.
+            self._notifier.send(replies.forget_pages(parent))
+
+    def listing_changed(self, ino: int) -> None:
+        """Tell the kernel that the owner added a name to a directory."""
+        if self._notifier is not None:
+            self._notifier.send(replies.forget_pages(ino))
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel that the owner changed an inode's attributes."""

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 
 from tvfs.filesystem.lookups import LookupCounts
-from tvfs.filesystem.model import Handle
+from tvfs.filesystem.model import WORK, Handle
 from tvfs.fuse.kernel.session import KernelTransport
 from tvfs.fuse.settings import MountSettings
 from tvfs.fuse.transport import Transport
@@ -42,3 +42,12 @@ class TestKernelTransport(TransportContract):
             transport._dispatch.passthrough.enable(0)
             assert (await peer.ask(OPEN, ino, struct.pack("=II", os.O_RDONLY, 0))).errno == errno.EMFILE
             assert len(filesystem._handles) == before
+
+    async def test_the_kernel_forgets_a_listing_that_it_keeps_when_the_owner_changes_names(self) -> None:
+        async with self.session() as (peer, _, _, transport):
+            ino, _ = await peer.create(b"file")
+            forget_listing = (2, struct.pack("=Qqq", WORK, 0, 0))
+            transport.name_removed(WORK, b"file", ino)
+            assert [await self._told(peer) for _ in range(2)][1] == forget_listing
+            transport.listing_changed(WORK)
+            assert await self._told(peer) == forget_listing
