@@ -14,6 +14,10 @@ import trio
 
 LOOK_S = 30e-6
 """How long to look for another request before sleeping: about what a client needs to be woken and ask again."""
+GIVEN_AWAY_S = 0.3e-3
+"""A yield that took so long gave the processor to somebody who works, for a turn of the scheduler, not to a client."""
+NO_LOOK_S = 0.1
+"""How long not to look then: whoever sleeps gets the processor when there is something to do, whoever yields does not."""
 TURN_S = 0.5e-3
 """How long requests may be taken one after the other until every other task has had its turn."""
 
@@ -24,6 +28,7 @@ class Turns:
     def __init__(self) -> None:
         self._poll: select.poll | None = None
         self._turn_began = 0.0
+        self._look_from = 0.0
 
     async def wait_readable(self, descriptor: int) -> bool:
         """Return when there is a request to read: True if there was one at once.
@@ -38,10 +43,13 @@ class Turns:
         if now - self._turn_began < TURN_S:
             if poll.poll(0):
                 return True
-            until = now + LOOK_S
-            while time.monotonic() < until:
+            until = now + LOOK_S if now >= self._look_from else now
+            while now < until:
                 # The client may be waiting for this very processor.
                 os.sched_yield()
+                before, now = now, time.monotonic()
+                if now - before > GIVEN_AWAY_S:
+                    self._look_from = now + NO_LOOK_S
                 if poll.poll(0):
                     return False
         while True:
