@@ -31,6 +31,7 @@ from tvfs.content.snapshot import Snapshot
 from tvfs.filesystem.evictables import QUIET_S
 from tvfs.filesystem.model import RENAME_EXCHANGE, RENAME_NOREPLACE, AttributeChanges, Handle, Ino
 from tvfs.filesystem.posix_error import PosixError
+from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.testing.memory_vault import CALLER, MemoryWorld
 
 LIFE_STEPS = 1_000
@@ -56,7 +57,12 @@ class Life:
 
     def __init__(self, home: Path, seed: int) -> None:
         self.random = random.Random(seed)
-        self.world = MemoryWorld(home)
+        # Where short files are staged: mostly as usual, else nearly all in files, or all.
+        in_row_bytes = random.Random(~seed).choice((None, None, 0, 64, 4096))
+        settings = (
+            FilesystemSettings() if in_row_bytes is None else FilesystemSettings(staged_in_row_bytes=in_row_bytes)
+        )
+        self.world = MemoryWorld(home, settings=settings)
         self.model = Model()
         self.saved: list[tuple[Snapshot, Directory]] = []
         self.opened: list[Opened] = []
