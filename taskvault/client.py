@@ -114,6 +114,8 @@ class Client:
     @overload
     def call(self, request: m.FindRuns, *, timeout_s: float = ...) -> m.Runs: ...
     @overload
+    def call(self, request: m.GetRunSums, *, timeout_s: float = ...) -> m.RunSums: ...
+    @overload
     def call(
         self,
         request: m.Shutdown

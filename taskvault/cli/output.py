@@ -43,6 +43,13 @@ def seconds(duration_s: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def saved_line(runs: int, hits: int, saved_s: float) -> str:
+    """Return what the vault is there for, as one line: computing saved by replays."""
+    if not runs:
+        return "No runs yet: prefix a command with `tv run --`."
+    return f"{seconds(saved_s)} of computing saved: {hits} of {runs} runs were replayed ({hits / runs:.0%})"
+
+
 def moment(time_ns: int) -> str:
     """Return a time since 1970 as local date and time."""
     return datetime.fromtimestamp(time_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")

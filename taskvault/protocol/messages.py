@@ -34,10 +34,13 @@ from taskvault.protocol.maintenance import VerifySome as VerifySome
 from taskvault.protocol.message import Message
 from taskvault.protocol.message import SnapshotRef as SnapshotRef
 from taskvault.protocol.runs import FindRuns as FindRuns
+from taskvault.protocol.runs import GetRunSums as GetRunSums
 from taskvault.protocol.runs import RecordRun as RecordRun
 from taskvault.protocol.runs import RunRecord as RunRecord
 from taskvault.protocol.runs import RunReply as RunReply
 from taskvault.protocol.runs import Runs as Runs
+from taskvault.protocol.runs import RunSum as RunSum
+from taskvault.protocol.runs import RunSums as RunSums
 from tvfs.ingest.commit import IngestCommit
 
 PROTOCOL_VERSION = 1
@@ -396,6 +399,7 @@ Request = (
     | FindSnapshot
     | RecordRun
     | FindRuns
+    | GetRunSums
     | CollectGarbage
     | SetPin
     | FindNewest
@@ -425,6 +429,7 @@ Reply = (
     | Prepared
     | SnapshotReply
     | Runs
+    | RunSums
     | RunReply
     | Collected
     | Verified
@@ -461,6 +466,7 @@ ANSWERS: dict[type[Message], type[Message]] = {
     FindSnapshot: SnapshotReply,
     RecordRun: RunReply,
     FindRuns: Runs,
+    GetRunSums: RunSums,
     CollectGarbage: Collected,
     SetPin: EntryReply,
     FindNewest: EntryReply,

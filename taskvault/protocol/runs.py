@@ -56,6 +56,30 @@ class Runs(Message, frozen=True, tag=True):
     runs: list[RunRecord]
 
 
+class GetRunSums(Message, frozen=True, tag=True):
+    """What all runs came to, those that the history has forgotten included; answered with `RunSums`."""
+
+
+class RunSum(msgspec.Struct, frozen=True):
+    """All runs of one command."""
+
+    runs: int
+    hits: int
+    stored: int
+    failed: int
+    """Those whose command failed."""
+    duration_ns: int
+    """What they took, replays included."""
+    saved_ns: int
+    """What replays saved."""
+
+
+class RunSums(Message, frozen=True, tag=True):
+    """By the name of the program, without its directory; `others` are those beyond 500 names."""
+
+    sums: dict[str, RunSum]
+
+
 class RunReply(Message, frozen=True, tag=True):
     """The record as stored, with its id."""
 

@@ -90,6 +90,15 @@ def test_so_is_what_a_run_reports(vault: Vault, work: Path, tmp_path: Path) -> N
         conforms("run", json.loads((tmp_path / "r").read_text()))
 
 
+def test_what_runs_saved_is_said_first_and_by_command(vault: Vault, prepared: Path) -> None:
+    assert vault.json("stats")["runs"] >= 1
+    headline = vault.tv("stats").out.splitlines()[0]
+    assert " of computing saved: " in headline
+    told = vault.tv("runs", "--limit", "1").out.splitlines()
+    assert told[-1] == headline
+    assert [line.split()[0] for line in told[3:-1]] == ["command", "true"]
+
+
 def test_lists_that_have_something_in_them_were_tried(vault: Vault, prepared: Path) -> None:
     assert vault.json("cache", "ls")
     assert vault.json("runs")

@@ -7,14 +7,20 @@ from collections.abc import Iterator
 import msgspec
 import trio
 
-from taskvault.protocol.messages import FindRuns, RecordRun, RunRecord, RunReply, Runs
+from taskvault.protocol.messages import FindRuns, GetRunSums, RecordRun, RunRecord, RunReply, Runs, RunSums
+from taskvault.protocol.messages import RunSum as ShownSum
 from tvd.control.answer import Table
 from tvd.control.vault_session import VaultSession
 from tvd.entry_views import RUN, EntryViews
+from tvfs.plugin_api import HashFunction
+from tvfs.vault.runs import TAG_BYTES, RunSum
 from tvfs.vault.vault import Vault
 
 STORED = "stored"
 """Outcome of a run whose result was kept: it is shown as `runs/<run>`."""
+HIT = "hit"
+FAILED = "failed"
+_NAME_CHARACTERS = 64
 
 ANSWER_BYTES = 8 << 20
 """An answer ends when the records in it have this many bytes: half of what a frame may hold."""
@@ -32,15 +38,21 @@ class RunsRequests:
     def __init__(self, vault: Vault, views: EntryViews) -> None:
         self._vault = vault
         self._views = views
+        self._hash: HashFunction = vault.hash_function
 
     def table(self) -> Table[VaultSession]:
         """Handlers by request."""
-        return {RecordRun: self.record, FindRuns: self.find}
+        return {RecordRun: self.record, FindRuns: self.find, GetRunSums: self.sums}
 
     async def record(self, session: VaultSession, request: RecordRun) -> RunReply:
         """History, so nobody waits for the disk; the entry that a stored run made is shown under the run's id."""
         record = request.record
-        run = self._vault.runs.append(_encoder.encode(record))
+        run = self._vault.runs.append(
+            _encoder.encode(record),
+            tags=[self._tag("command", record.command), self._tag("root", record.root)],
+            name=_name(record.command),
+            counts=_counts(record),
+        )
         if record.outcome == STORED and record.key:
             entry = self._vault.entries.get(record.scope, record.key)
             if entry is not None and entry.kind == RUN:
@@ -66,13 +78,38 @@ class RunsRequests:
                 await trio.lowlevel.checkpoint()
         return Runs(found)
 
+    async def sums(self, session: VaultSession, request: GetRunSums) -> RunSums:
+        """Figures to look at."""
+        return RunSums(
+            {name: ShownSum(*msgspec.structs.astuple(found)) for name, found in self._vault.runs.sums().items()}
+        )
+
+    def _tag(self, kind: str, value: object) -> bytes:
+        """Return what runs are found by that have this in common."""
+        return self._hash.digest(_encoder.encode([kind, value]))[:TAG_BYTES]
+
     def _candidates(self, request: FindRuns) -> Iterator[tuple[int, bytes]]:
         history = self._vault.runs
+        if request.run is None and request.command is not None:
+            return history.latest_first(tag=self._tag("command", request.command))
+        if request.run is None and request.root is not None:
+            return history.latest_first(tag=self._tag("root", request.root))
         if request.run is None:
             return history.latest_first()
         run = int(request.run) if request.run.isascii() and request.run.isdigit() and len(request.run) < 20 else 0
         stored = history.get(run)
         return iter([] if stored is None else [(run, stored)])
+
+
+def _name(command: list[str]) -> str:
+    return command[0].rpartition("/")[2][:_NAME_CHARACTERS] if command else ""
+
+
+def _counts(record: RunRecord) -> RunSum:
+    outcome = record.outcome
+    return RunSum(
+        1, outcome == HIT, outcome == STORED, outcome == FAILED, max(0, record.duration_ns), max(0, record.saved_ns)
+    )
 
 
 def _matches(record: RunRecord, request: FindRuns) -> bool:

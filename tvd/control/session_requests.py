@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 from taskvault.protocol.messages import (
@@ -26,6 +27,7 @@ from tvfs.catalog.group_commit import FlushFailed
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.packs.pack_row import decode_pack_row
 from tvfs.packs.record import PACK_HEADER_BYTES
+from tvfs.vault.runs import RunSum
 from tvfs.vault.vault import Vault
 
 Figures = Callable[[], dict[str, int | float]]
@@ -117,6 +119,7 @@ class SessionRequests:
             "logical_files": totals.files,
             "leased_chunks": len(vault.leases),
             "staged_files": self._filesystem.staged_files(),
+            **_run_figures(vault.runs.sums().values()),
             **self._figures(),
             "uptime_s": vault.clock.monotonic_s() - self._facts.started_s,
         }
@@ -144,3 +147,13 @@ class SessionRequests:
             mount=None if self._facts.mount is None else str(self._facts.mount),
             plugin_call_timeout_s=self._facts.plugin_call_timeout_s,
         )
+
+
+def _run_figures(sums: Iterable[RunSum]) -> dict[str, int | float]:
+    whole = reduce(RunSum.plus, sums, RunSum())
+    return {
+        "runs": whole.runs,
+        "run_hits": whole.hits,
+        "run_saved_s": whole.saved_ns / 1e9,
+        "run_duration_s": whole.duration_ns / 1e9,
+    }

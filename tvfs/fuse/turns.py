@@ -17,7 +17,7 @@ LOOK_S = 30e-6
 GIVEN_AWAY_S = 0.3e-3
 """A yield that took so long gave the processor to somebody who works, for a turn of the scheduler, not to a client."""
 NO_LOOK_S = 0.1
-"""How long not to look then: whoever sleeps gets the processor when there is something to do, whoever yields does not."""
+"""How long not to look then: whoever sleeps gets the processor when there is work, whoever yields does not."""
 TURN_S = 0.5e-3
 """How long requests may be taken one after the other until every other task has had its turn."""
 

@@ -1,41 +1,148 @@
-"""The history of runs: rows in family `run`, numbered from 1."""
+"""The history of runs: rows in family `run`, numbered from 1; and in family `sys` where to find them, and their sums.
+
+    runtag:<tag 8><number 8>   nothing: the run has this tag, a hash of what it is looked for by
+    runtags:<number 8>         its tags, so that they can go with it
+    runsum:<name>              RunSum of all runs of that name, also of those that are forgotten
+    runstate                   the first number that is left, bytes of the records
+
+The oldest are forgotten when there are too many: history must not fill the vault.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 
-from tvfs.catalog.catalog import Batch, Catalog, Family
+import msgspec
+
+from tvfs.catalog.catalog import Batch, Catalog, Family, prefix_end
+
+MOST_RUNS = 200_000
+MOST_BYTES = 1 << 30
+TAG_BYTES = 8
+MOST_NAMES = 500
+"""Sums are kept for so many names; what is beyond that is summed as `OTHERS`."""
+OTHERS = "others"
+_TAG = b"runtag:"
+_TAGS = b"runtags:"
+_SUM = b"runsum:"
+_STATE = b"runstate"
+_FORGOTTEN_AT_ONCE = 8
+"""So that whoever adds a short record need not remove very many."""
+_END = (1 << 64) - 1
+
+
+class RunSum(msgspec.Struct, frozen=True, array_like=True):
+    """All runs of one command."""
+
+    runs: int = 0
+    hits: int = 0
+    stored: int = 0
+    failed: int = 0
+    """Those whose command failed."""
+    duration_ns: int = 0
+    """What they took, replays included."""
+    saved_ns: int = 0
+
+    def plus(self, other: RunSum) -> RunSum:
+        """Return the sums of both."""
+        return RunSum(*map(operator.add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
+
+
+class _State(msgspec.Struct, array_like=True):
+    first: int
+    bytes_: int
 
 
 class RunHistory:
     """Appends records, whose meaning is their writer's, and reads them back latest first."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, most: int = MOST_RUNS, most_bytes: int = MOST_BYTES) -> None:
         self._catalog = catalog
+        self._most = most
+        self._most_bytes = most_bytes
+        self._sums: dict[str, RunSum] | None = None
 
-    def append(self, record: bytes) -> int:
-        """Store a record and return its number.  It is history: nobody waits for the disk."""
+    def append(self, record: bytes, *, tags: Sequence[bytes] = (), name: str = "", counts: RunSum | None = None) -> int:
+        """Store a record and return its number.  It is history: nobody waits for the disk.
+
+        `tags` have 8 bytes each; `counts` is added to the sums of `name`.
+        """
         last = self._catalog.last(Family.RUN, b"\xff" * 8)
         seq = 1 if last is None else int.from_bytes(last[0], "big") + 1
+        number = seq.to_bytes(8, "big")
         batch = Batch()
-        batch.put(Family.RUN, seq.to_bytes(8, "big"), record)
+        batch.put(Family.RUN, number, record)
+        if tags:
+            batch.put(Family.SYS, _TAGS + number, b"".join(tags))
+            for tag in tags:
+                batch.put(Family.SYS, _TAG + tag + number, b"")
+        sums = self.sums()
+        if counts is not None:
+            name = name if name in sums or len(sums) < MOST_NAMES else OTHERS
+            counts = sums.get(name, RunSum()).plus(counts)
+            batch.put(Family.SYS, _SUM + name.encode("utf-8", "replace"), msgspec.msgpack.encode(counts))
+        state = self._state()
+        state.bytes_ += len(record)
+        self._forget(batch, state, seq)
+        batch.put(Family.SYS, _STATE, msgspec.msgpack.encode(state))
         self._catalog.write(batch)
+        if counts is not None:
+            sums[name] = counts
         return seq
 
     def get(self, seq: int) -> bytes | None:
         """Return one record."""
         return self._catalog.get(Family.RUN, seq.to_bytes(8, "big")) if 0 < seq < 1 << 64 else None
 
-    def latest_first(self, *, before: int | None = None) -> Iterator[tuple[int, bytes]]:
+    def latest_first(self, *, before: int | None = None, tag: bytes | None = None) -> Iterator[tuple[int, bytes]]:
         """Yield `(number, record)` from the latest, or from the one before `before`, down to the first.
 
-        Each step looks the next row up anew, so a caller may stop, or await between two steps.
+        Each step looks the next row up anew, so a caller may stop, or await between two steps.  Records that were
+        written without tags are not found by one.
         """
-        end = (1 << 64) - 1 if before is None else before - 1
+        family, prefix = (Family.RUN, b"") if tag is None else (Family.SYS, _TAG + tag)
+        end = _END if before is None else before - 1
         while end > 0:
-            row = self._catalog.last(Family.RUN, end.to_bytes(8, "big"))
-            if row is None:
+            row = self._catalog.last(family, prefix + end.to_bytes(8, "big"))
+            if row is None or not row[0].startswith(prefix):
                 return
-            seq = int.from_bytes(row[0], "big")
-            yield seq, row[1]
+            seq = int.from_bytes(row[0][len(prefix) :], "big")
+            record = row[1] if tag is None else self.get(seq)
+            if record is not None:
+                yield seq, record
             end = seq - 1
+
+    def sums(self) -> dict[str, RunSum]:
+        """Return the sums by name; not to be changed."""
+        if self._sums is None:
+            self._sums = {}
+            for key, row in self._catalog.scan(Family.SYS, _SUM, prefix_end(_SUM)):
+                try:
+                    self._sums[key[len(_SUM) :].decode("utf-8", "replace")] = msgspec.msgpack.decode(row, type=RunSum)
+                except msgspec.MsgspecError:
+                    continue  # counted anew from here on: it is a figure to look at
+        return self._sums
+
+    def _state(self) -> _State:
+        row = self._catalog.get(Family.SYS, _STATE)
+        if row is not None:
+            try:
+                return msgspec.msgpack.decode(row, type=_State)
+            except msgspec.MsgspecError:
+                pass
+        first = next(self._catalog.scan(Family.RUN), None)
+        return _State(1 if first is None else int.from_bytes(first[0][:8], "big"), 0)
+
+    def _forget(self, batch: Batch, state: _State, last: int) -> None:
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            if state.first >= last or (last - state.first < self._most and state.bytes_ <= self._most_bytes):
+                return
+            number = state.first.to_bytes(8, "big")
+            state.bytes_ = max(0, state.bytes_ - len(self.get(state.first) or b""))
+            batch.delete(Family.RUN, number)
+            tags = self._catalog.get(Family.SYS, _TAGS + number) or b""
+            for at in range(0, len(tags), TAG_BYTES):
+                batch.delete(Family.SYS, _TAG + tags[at : at + TAG_BYTES] + number)
+            batch.delete(Family.SYS, _TAGS + number)
+            state.first += 1

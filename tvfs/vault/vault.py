@@ -41,7 +41,7 @@ from tvfs.vault.recovery import REBUILDING, RepairUnfinished, mark_clean, recove
 from tvfs.vault.references import TREE_KEY
 from tvfs.vault.reservations import Reservations
 from tvfs.vault.room import Room
-from tvfs.vault.runs import RunHistory
+from tvfs.vault.runs import MOST_BYTES, RunHistory
 from tvfs.vault.slices import Slices
 from tvfs.vault.superblock import KEY, decode_superblock
 from tvfs.vault.suspects import SuspectPacks
@@ -133,7 +133,7 @@ class Vault:
             before_promise=self._suspects.check,
         )
         self.entries = EntryTable(catalog, self.audit, clock, sharers=lambda tree: self.catalog.count(TREE_KEY + tree))
-        self.runs = RunHistory(catalog)
+        self.runs = RunHistory(catalog, most_bytes=min(MOST_BYTES, self.superblock.capacity_bytes // 64))
 
     async def check_chunk(self, chunk_id: ChunkId) -> bool:
         """Read a chunk from the disk, whatever is cached, and say whether it is good; a bad one is quarantined."""

@@ -8,7 +8,7 @@ import msgspec
 from taskvault.cli.answers import State
 from taskvault.cli.context import Context, json_option, notes, pass_context
 from taskvault.cli.exit_codes import ExitCode
-from taskvault.cli.output import seconds, show, size
+from taskvault.cli.output import saved_line, seconds, show, size
 
 
 @click.command(
@@ -44,13 +44,18 @@ def status(context: Context, as_json: bool) -> int:
 @json_option
 @pass_context
 def stats(context: Context, as_json: bool) -> None:
-    """Figures of the daemon, by name; docs/reference/statistics.md says what each means."""
+    """Computing saved, and figures of the daemon by name; docs/reference/statistics.md says what each means."""
     from taskvault.protocol.messages import GetStatistics
 
     with context.connect() as client:
         figures = client.call(GetStatistics()).figures
+    headline = [saved_line(int(figures["runs"]), int(figures["run_hits"]), figures["run_saved_s"]), ""]
     width = max((len(name) for name in figures), default=0)
-    show(as_json, figures, [f"{name.ljust(width)}  {_shown(name, value)}" for name, value in sorted(figures.items())])
+    show(
+        as_json,
+        figures,
+        headline + [f"{name.ljust(width)}  {_shown(name, value)}" for name, value in sorted(figures.items())],
+    )
 
 
 def _shown(name: str, value: int | float) -> str:

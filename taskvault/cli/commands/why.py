@@ -13,12 +13,15 @@ from taskvault.cli import answers
 from taskvault.cli.answers import run_answer
 from taskvault.cli.context import Context, Name, json_option, notes, pass_context
 from taskvault.cli.errors import NoSuch
-from taskvault.cli.output import moment, seconds, show, table
+from taskvault.cli.output import moment, saved_line, seconds, show, table
 
 if TYPE_CHECKING:
-    from taskvault.client import Client
-    from taskvault.protocol.messages import RunRecord
+    from collections.abc import Iterator, Mapping
 
+    from taskvault.client import Client
+    from taskvault.protocol.messages import RunRecord, RunSum
+
+MOST_COMMANDS = 20
 LOOKED_AT = 50
 """How many earlier runs of the command are compared."""
 
@@ -52,12 +55,12 @@ def why(context: Context, run: str | None, as_json: bool) -> None:
 @json_option
 @pass_context
 def runs(context: Context, limit: int, as_json: bool) -> None:
-    """History of runs, latest first, and the time they saved."""
-    from taskvault.protocol.messages import FindRuns
+    """History of runs, latest first; by command how often they hit, what they took and what they saved."""
+    from taskvault.protocol.messages import FindRuns, GetRunSums
 
     with context.connect() as client:
         found = client.call(FindRuns(limit=limit, brief=True)).runs
-    saved_s = sum(record.saved_ns for record in found) / 1e9
+        sums = client.call(GetRunSums()).sums
     rows = [
         (
             r.run,
@@ -70,8 +73,20 @@ def runs(context: Context, limit: int, as_json: bool) -> None:
         for r in found
     ]
     lines = [*table(rows, ("run", "started", "outcome", "took", "saved", "command"))]
-    lines.append(f"{len(found)} runs, {seconds(saved_s)} saved" if found else "No runs yet.")
+    lines += ["", *_by_command(sums)] if found else ["No runs yet."]
     show(as_json, [run_answer(record) for record in found], lines)
+
+
+def _by_command(sums: Mapping[str, RunSum]) -> Iterator[str]:
+    """Yield what all runs there ever were came to, those that saved the most first."""
+    ordered = sorted(sums.items(), key=lambda item: (-item[1].saved_ns, item[0]))
+    rows = [
+        (name, str(s.runs), f"{s.hits / s.runs:.0%}", seconds(s.duration_ns / 1e9), seconds(s.saved_ns / 1e9))
+        for name, s in ordered[:MOST_COMMANDS]
+    ]
+    yield from table(rows, ("command", "runs", "hits", "took", "saved"))
+    whole = sums.values()
+    yield saved_line(sum(s.runs for s in whole), sum(s.hits for s in whole), sum(s.saved_ns for s in whole) / 1e9)
 
 
 def _record(client: Client, run: str | None) -> RunRecord:
