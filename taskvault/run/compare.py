@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from taskvault.client import Client
+from taskvault.content_source import content_source
 from taskvault.protocol.messages import Entry
-from taskvault.run.as_text import text
-from taskvault.run.execute import Captured, Executed
-from taskvault.run.input_tree import digest_file
+from taskvault.run.divergence import Divergence, compare_content
+from taskvault.run.execute import Executed
 from taskvault.run.outputs import Output
-from taskvault.run.replay import ResultUnusable
-from taskvault.snapshots import ingest_settings
-from tvfs.content import reapi
-from tvfs.ingest.port import IngestSettings
-from tvfs.ingest.tree_walk import hash_paths
+from taskvault.run.replay import StoredResult, fetched, read_result
+from taskvault.snapshot_reference import dereference
+from tvfs.ingest.materialise import materialise
+
+MOST_SAID = 5
+_KINDS = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}
 
 
 def difference(
@@ -25,52 +30,68 @@ def difference(
     root: Path,
     outputs: Sequence[Output],
     executed: Executed,
+    deleted: Sequence[str] = (),
 ) -> str | None:
-    """Return what differs between a stored result and what a command has just made, or None."""
-    assert executed.captured is not None
-    stored = reapi.ActionResult()
+    """Return what differs between a stored result and what a command has just made, or None.
+
+    Compared byte by byte, beside the root's own outputs in a directory for temporary files.
+    """
+    stored = read_result(entry, client.welcome.hash)
+    found = list(_divergences(client, stored, root, outputs, executed))
+    found += [Divergence(path, "was removed" if path in deleted else "was not removed")
+              for path in sorted({*deleted} ^ {*stored.deleted})]  # fmt: skip
+    if not found:
+        return None
+    more = f"; and {len(found) - MOST_SAID} more" if len(found) > MOST_SAID else ""
+    return f"not what is stored: {'; '.join(map(str, found[:MOST_SAID]))}{more}"
+
+
+def _divergences(
+    client: Client, stored: StoredResult, root: Path, outputs: Sequence[Output], executed: Executed
+) -> Iterator[Divergence]:
+    captured, now_s = executed.captured, time.time()
+    assert captured is not None, "a run that is checked is captured"
+    for name, before, now in zip(("stdout", "stderr"), stored.streams, (captured.stdout, captured.stderr), strict=True):
+        found = compare_content(name, io.BytesIO(fetched(client, before)), now, now_s=now_s)
+        if found is not None:
+            yield found
+    with tempfile.TemporaryDirectory(prefix="taskvault-check-") as directory:
+        place = Path(directory, "stored")
+        if stored.outputs:
+            with content_source(client) as source:
+                materialise(source, dereference(stored.snapshot), os.fsencode(place), subpath=b"outputs")
+        paths = sorted({output.path for output in stored.outputs} | {output.path for output in outputs})
+        for path in paths:
+            yield from _compare(place / path, root / path, path, now_s)
+
+
+def _compare(stored: Path, made: Path, name: str, now_s: float) -> Iterator[Divergence]:
+    """Yield how what was made at a path differs, everything below it included."""
+    before, now = _status(stored), _status(made)
+    if before is None or now is None:
+        if before is not now:
+            yield Divergence(name, "is not there" if now is None else "is there and should not be")
+        return
+    kinds = stat.S_IFMT(before.st_mode), stat.S_IFMT(now.st_mode)
+    if kinds[0] != kinds[1]:
+        yield Divergence(name, f"is {_KINDS.get(kinds[1], 'special')} and should be {_KINDS.get(kinds[0], 'special')}")
+    elif stat.S_ISDIR(kinds[0]):
+        for child in sorted({*os.listdir(stored), *os.listdir(made)}):
+            yield from _compare(stored / child, made / child, f"{name}/{child}", now_s)
+    elif stat.S_ISLNK(kinds[0]):
+        if os.readlink(stored) != os.readlink(made):
+            yield Divergence(name, f"leads to {os.readlink(made)!r} and should to {os.readlink(stored)!r}")
+    else:
+        if (before.st_mode ^ now.st_mode) & 0o111 and not (before.st_mode & 0o111 and now.st_mode & 0o111):
+            yield Divergence(name, "is executable" if now.st_mode & 0o111 else "is not executable")
+        with stored.open("rb") as one, made.open("rb") as other:
+            found = compare_content(name, one, other, now_s=now_s)
+        if found is not None:
+            yield found
+
+
+def _status(path: Path) -> os.stat_result | None:
     try:
-        stored.ParseFromString(entry.result)
-    except ValueError as exc:
-        raise ResultUnusable(str(exc)) from exc
-    expected = dict(_stored(stored))
-    made = dict(_made(root, outputs, executed.captured, ingest_settings(client.welcome)))
-    differing = sorted(name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name))
-    return (
-        f"{', '.join(differing[:5])}{' …' if len(differing) > 5 else ''} differ from what is stored"
-        if differing
-        else None
-    )
-
-
-def _stored(result: reapi.ReapiMessage) -> Iterator[tuple[str, object]]:
-    yield "stdout", result.stdout_digest.hash
-    yield "stderr", result.stderr_digest.hash
-    for directory in result.output_directories:
-        yield directory.path, directory.root_directory_digest.hash
-    for file in result.output_files:
-        yield file.path, (file.digest.hash, file.is_executable)
-    for link in result.output_symlinks:
-        yield link.path, link.target
-
-
-def _made(
-    root: Path, outputs: Sequence[Output], captured: Captured, settings: IngestSettings
-) -> Iterator[tuple[str, object]]:
-    for name, stream in (("stdout", captured.stdout), ("stderr", captured.stderr)):
-        hasher = settings.hash_function.hasher()
-        stream.seek(0)
-        while part := stream.read(1 << 20):
-            hasher.update(part)
-        yield name, hasher.digest().hex()
-    for output in outputs:
-        yield text(output.path), _content(root, output, settings)
-
-
-def _content(root: Path, output: Output, settings: IngestSettings) -> object:
-    place = root / output.path
-    if output.is_directory:
-        return hash_paths(settings, os.fsencode(place), [b"."]).hex
-    if place.is_symlink():
-        return text(os.readlink(place))
-    return digest_file(place, settings.hash_function).hex, bool(os.stat(place).st_mode & 0o111)
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None

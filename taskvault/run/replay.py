@@ -99,7 +99,7 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> O
     Under the mount outputs are attached, elsewhere they are copied.  All of them get one time, now: nothing that was
     made is older than its inputs or than anything else that was made.  A directory is replaced whole, in one step.
     """
-    streams = [_fetched(client, stream) for stream in result.streams]
+    streams = [fetched(client, stream) for stream in result.streams]
     if result.outputs or result.deleted:
         with _prepared(client, result.snapshot, root) as place:
             if umask != USUAL_UMASK:
@@ -255,7 +255,8 @@ def _stream(raw: bytes, digest: reapi.ReapiMessage, function: str) -> bytes | Di
     return Digest(function, hash_, digest.size_bytes)
 
 
-def _fetched(client: Client, stream: bytes | Digest) -> bytes:
+def fetched(client: Client, stream: bytes | Digest) -> bytes:
+    """Return what was written, which is in the result itself if it is short."""
     if isinstance(stream, bytes):
         return stream
     with content_source(client) as source:

@@ -56,7 +56,8 @@ class Storing:
         try:
             finished = self._finished(executed)
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
-                return difference(client, known, finished.root, finished.outputs, executed) or ""
+                found = difference(client, known, finished.root, finished.outputs, executed, finished.deleted)
+                return found or ""
         except (TaskVaultError, OSError) as exc:
             return str(exc)
         except Exception as exc:  # noqa: BLE001  # as above

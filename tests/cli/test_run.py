@@ -236,7 +236,7 @@ def test_check_runs_again_and_compares(runner: Runner) -> None:
     unsteady = "date +%s%N > out.txt; mkdir -p made"
     runner.run(script=unsteady)
     said = runner.run("--check", script=unsteady, exit_code=1)
-    assert "out.txt differ from what is stored" in said.err
+    assert "not what is stored: out.txt differs at byte " in said.err
 
 
 def test_standard_input_counts_when_it_is_given(runner: Runner) -> None:
@@ -375,3 +375,21 @@ def test_an_ignored_signal_stays_ignored_for_the_command(runner: Runner) -> None
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )  # fmt: skip
     assert process.communicate(timeout=20)[0] == b"alive\n"
+
+
+def test_a_check_names_file_offset_and_likely_cause_of_all_that_differs(runner: Runner) -> None:
+    counter = 'n=$(cat "$COUNTER" 2>/dev/null || echo 0); echo $((n + 1)) > "$COUNTER"; '
+    # The comment keeps results of one place from the same test's elsewhere.
+    script = (
+        f"# {runner.place.name}\n" + counter + "mkdir -p made; echo same > made/same; date +'at %s' > made/when; "
+        "if [ $n = 0 ]; then ln -s a made/link; else echo more > made/more; ln -s b made/link; fi; "
+        'echo "$n" | tr 01 ab; echo o > out.txt'
+    )
+    env = {"COUNTER": str(runner.place.parent / f"{runner.place.name}.count")}
+    assert "stored" in runner.run(script=script, env=env).err
+    remove_outputs(runner.place)
+    said = runner.run("--check", script=script, env=env, exit_code=1).err
+    assert "stdout differs at byte 0" in said
+    assert "made/link leads to 'b' and should to 'a'" in said
+    assert "made/more is there and should not be" in said
+    assert "made/same" not in said
