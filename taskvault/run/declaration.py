@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from taskvault.run.environment import changed_environment, counting_variables
 from taskvault.run.outputs import parse_outputs
 from taskvault.run.patterns import PatternSet
+from taskvault.run.project import NO_RULES, ProjectRules, read_rules
 from taskvault.run.request import RunRequest
 from taskvault.run.root import Place, find_place
+from taskvault.run.weak_key import counting
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +24,27 @@ class Declaration:
     environment: Mapping[str, str]
     """Of the command."""
     counting: Mapping[str, str]
-    """Variables that are in the key."""
+    """Variables that are in the key of a declared run."""
+    rules: ProjectRules = NO_RULES
+    """What the project says."""
 
 
 def declare(request: RunRequest) -> Declaration:
-    """Check what was asked for; raise `PatternInvalid`, `RootInvalid` or `VariableInvalid`: errors of the caller."""
+    """Check what was asked for.
+
+    Raises `PatternInvalid`, `RootInvalid`, `VariableInvalid` or `ProjectInvalid`: errors of the caller.
+    """
     environment = changed_environment(request.environment, request.variables)
+    place = find_place(request.workdir, request.root)
+    rules = read_rules(place.root)
+    declared = bool(request.inputs or request.outputs)
+    key_variables = counting_variables(environment, request.variables, rules)
+    passed = environment if declared else rules.passed(environment, counting(environment, request.variables, rules))
     return Declaration(
-        place=find_place(request.workdir, request.root),
+        place=place,
         inputs=PatternSet(request.inputs),
         outputs=parse_outputs(request.outputs),
-        environment=environment,
-        counting=counting_variables(environment, request.variables),
+        environment=passed,
+        counting=key_variables,
+        rules=rules,
     )

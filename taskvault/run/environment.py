@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping
 
+from taskvault.run.project import NO_RULES, ProjectRules
 from tvfs.errors import TaskVaultError
 
 ALWAYS_COUNT = (
@@ -53,13 +54,16 @@ def changed_environment(base: Mapping[str, str], named: Iterable[str]) -> dict[s
     return environment
 
 
-def counting_variables(environment: Mapping[str, str], named: Iterable[str]) -> dict[str, str]:
+def counting_variables(
+    environment: Mapping[str, str], named: Iterable[str], rules: ProjectRules = NO_RULES
+) -> dict[str, str]:
     """Return the variables that are in the key, by name; a variable that is not set is not among them."""
     wanted = {text.partition("=")[0] for text in named}
     counting = {
         name: value
         for name, value in environment.items()
-        if name in wanted or any(fnmatch.fnmatchcase(name, pattern) for pattern in ALWAYS_COUNT)
+        if name in wanted
+        or rules.counts(name, usually=any(fnmatch.fnmatchcase(name, pattern) for pattern in ALWAYS_COUNT))
     }
     if "MAKEFLAGS" in counting and "MAKEFLAGS" not in wanted:
         counting["MAKEFLAGS"] = without_job_options(counting["MAKEFLAGS"])

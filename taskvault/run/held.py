@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from taskvault.run import outputs as made
-from taskvault.run import rules
 from taskvault.run.execute import Captured
 from taskvault.run.outputs import Output
 from taskvault.run.whereabouts import Held
@@ -29,7 +28,7 @@ def session_values(environment: Mapping[str, str], counting: Mapping[str, str]) 
         if len(value) >= _SHORTEST_SEARCHED
         and not value.startswith("/")
         and name not in counting
-        and rules.is_session_variable(name)
+        and name not in ("MAKEFLAGS", "GNUMAKEFLAGS")
     }
 
 

@@ -43,6 +43,8 @@ class Note(msgspec.Struct, frozen=True):
     home: str
     sockets: frozenset[str]
     channels: frozenset[str]
+    ignored: tuple[str, ...]
+    caches: tuple[str, ...]
     logical_roots: frozenset[str]
     umask: int
     scope: str
@@ -56,7 +58,9 @@ class Note(msgspec.Struct, frozen=True):
 
     def prepared(self, hash_function: HashFunction) -> Prepared:
         """Return the run as it was known before it started."""
-        places = Places(self.root, self.scratch, self.home, self.sockets, self.channels)
+        places = Places(
+            self.root, self.scratch, self.home, self.sockets, self.channels, self.ignored, self.caches
+        )  # fmt: skip
         return Prepared(
             self.weak, self.weak.hash(hash_function), places, self.umask, hash_function, self.logical_roots
         )  # fmt: skip

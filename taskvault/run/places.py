@@ -9,6 +9,7 @@ from enum import Enum
 from functools import cached_property
 
 from taskvault.run import rules
+from taskvault.run.project import absolute
 
 
 class Place(Enum):
@@ -41,9 +42,15 @@ class Places:
     """Of the vault itself: what comes from there was stored under a key that counts all that it depends on."""
     channels: frozenset[str] = frozenset()
     """Pipes that a caller gave to the command, as make's jobserver."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of paths that the project wants to be no input and no output."""
+    caches: tuple[str, ...] = ()
+    """Patterns of tool caches that the project names."""
 
     def place(self, path: str) -> Place:
         """Return where an absolute path lies."""
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._ignored):
+            return Place.NOTHING
         if self.in_root(path):
             return Place.PROJECT
         if path.startswith(("/dev/", "/proc", "/sys/")):
@@ -90,4 +97,13 @@ class Places:
     @cached_property
     def _caches(self) -> tuple[str, ...]:
         patterns = (p for p in rules.TOOL_CACHES if self.home or not p.startswith("~"))
-        return tuple(p.replace("~", self.home.rstrip("/"), 1) if p.startswith("~") else p for p in patterns)
+        usual = (p.replace("~", self.home.rstrip("/"), 1) if p.startswith("~") else p for p in patterns)
+        return (*usual, *self._absolute(self.caches))
+
+    @cached_property
+    def _ignored(self) -> tuple[str, ...]:
+        return self._absolute(self.ignored)
+
+    def _absolute(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        found = (absolute(pattern, self.root, self.home) for pattern in patterns)
+        return tuple(pattern for pattern in found if pattern is not None)

@@ -241,6 +241,8 @@ class TracedRun:
             home=places.home,
             sockets=places.sockets,
             channels=places.channels,
+            ignored=places.ignored,
+            caches=places.caches,
             logical_roots=prepared.logical_roots,
             umask=prepared.umask,
             scope=self._request.scope,

@@ -17,6 +17,7 @@ from taskvault.run.digests import Digests
 from taskvault.run.pathset import Item
 from taskvault.run.places import Places
 from taskvault.run.preparation import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
+from taskvault.run.project import ProjectRules
 from taskvault.run.request import RunRequest
 from taskvault.run.states import Sight
 from taskvault.run.toolchain import ProgramMissing, Surroundings, find_program
@@ -93,28 +94,31 @@ def prepare_traced(home: Path, request: RunRequest, declaration: Declaration, ha
         arguments=request.command,
         workdir=workdir,
         program=_relative(os.path.realpath(program), root),
-        environment=counting(declaration.environment, request.variables),
-        platform={**_machine(), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
+        environment=counting(declaration.environment, request.variables, declaration.rules),
+        platform={**_machine(declaration.rules), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
     )
     weak_hash = weak.hash(hash_function)
     logical = request.environment.get("PWD", "")
     logical_root = logical.removesuffix(f"/{workdir}") if workdir else logical
-    places = _places(home, root, weak_hash, declaration.environment)
+    places = _places(home, root, weak_hash, declaration)
     return Prepared(weak, weak_hash, places, umask, hash_function, frozenset({logical, logical_root}))
 
 
-def _machine() -> dict[str, str]:
+def _machine(project: ProjectRules) -> dict[str, str]:
     machine = platform.uname()
     groups = ",".join(map(str, sorted(os.getgroups())))
+    said = {"project": project.text} if project.text else {}
     return {
         "os": f"{machine.system} {machine.release}".lower(),
         "arch": machine.machine,
-        "user": f"{os.getuid()}:{os.getgid()}:{groups}",
+        "user": "any" if project.any_user else f"{os.getuid()}:{os.getgid()}:{groups}",
         "terminals": "none",
+        **said,
     }
 
 
-def _places(home: Path, root: str, weak_hash: bytes, environment: Mapping[str, str]) -> Places:
+def _places(home: Path, root: str, weak_hash: bytes, declaration: Declaration) -> Places:
+    environment, project = declaration.environment, declaration.rules
     user_home = environment.get("HOME", "")
     sockets = {str(home / SOCKET_NAME), os.path.realpath(home / SOCKET_NAME)}
     temporary = os.path.realpath(environment.get("TMPDIR") or "/tmp")  # noqa: S108  # what programs take themselves
@@ -125,6 +129,8 @@ def _places(home: Path, root: str, weak_hash: bytes, environment: Mapping[str, s
         home=os.path.realpath(user_home) if user_home else "",
         sockets=frozenset(sockets),
         channels=frozenset(_jobserver(environment.get("MAKEFLAGS", ""))),
+        ignored=tuple(project.ignored_paths),
+        caches=tuple(project.tool_caches),
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from taskvault.run.as_text import text
 from taskvault.run.environment import without_job_options
+from taskvault.run.project import NO_RULES, ProjectRules
 from taskvault.run.rules import is_session_variable
 from tvfs.plugin_api import HashFunction
 
@@ -45,10 +46,16 @@ class WeakKey:
         return hash_function.digest(KEY_FORMAT + b"\0" + msgspec.msgpack.encode(parts))
 
 
-def counting(environment: Mapping[str, str], named: Iterable[str] = ()) -> dict[str, str]:
+def counting(
+    environment: Mapping[str, str], named: Iterable[str] = (), project: ProjectRules = NO_RULES
+) -> dict[str, str]:
     """Return the variables that count in a traced run: all but those of the session that nobody named."""
     wanted = {each.partition("=")[0] for each in named}
-    found = {n: value for n, value in environment.items() if n in wanted or not is_session_variable(n)}
+    found = {
+        name: value
+        for name, value in environment.items()
+        if name in wanted or project.counts(name, usually=not is_session_variable(name))
+    }
     for name in ("MAKEFLAGS", "GNUMAKEFLAGS"):
         if name in found:
             found[name] = without_job_options(found[name])

@@ -293,6 +293,13 @@ def configs() -> list[bytes]:
     ]
 
 
+def projects() -> list[bytes]:
+    return [
+        b"[run]\nenvironment = ['A', 'B_*']\nignored_environment = ['C']\nstrict = true\nany_user = false\n",
+        b"[run]\nignored_paths = ['logs/*', '/var/[ab]*', '~/x']\ntool_caches = ['~/.tool/*']\n",
+    ]
+
+
 def environments() -> list[bytes]:
     return [b"LOG_LEVEL=debug", b"VAULT_CAPACITY_BYTES=64M", b"MOUNT_ENABLED=no", b"CONTROL_SEND_TIMEOUT_S=1e3"]
 

@@ -26,6 +26,8 @@ from taskvault.protocol import framing
 from taskvault.protocol import messages as m
 from taskvault.run.outputs import parse_outputs
 from taskvault.run.patterns import PatternInvalid, PatternSet
+from taskvault.run.places import Place, Places
+from taskvault.run.project import ProjectInvalid, ProjectRules, parse_rules
 from taskvault.run.replay import ResultUnusable, read_result
 from tests.fuzz import seeds
 from tests.fuzz.filesystem_calls import play
@@ -465,6 +467,15 @@ def config_check(raw: bytes) -> None:
         config_report.settings(path, {})
 
 
+def project_file(raw: bytes) -> None:
+    path = Path("/project/.taskvault.toml")
+    with suppress(ProjectInvalid):
+        rules = parse_rules(raw, path)
+        assert rules == ProjectRules() or rules.text
+        places = Places("/project", "/scratch", "/home/u", ignored=tuple(rules.ignored_paths))
+        assert places.place("/project/a") in Place
+
+
 def environment(raw: bytes) -> None:
     name, _, value = raw.decode("utf-8", "surrogateescape").replace("\0", "").partition("=")
     (_home() / config_file.FILE_NAME).unlink(missing_ok=True)
@@ -567,6 +578,7 @@ TARGETS: dict[str, Target] = {
     "commit": Target(commit, seeds.commits),
     "config_toml": Target(config_toml, seeds.configs),
     "config_check": Target(config_check, seeds.configs),
+    "project_file": Target(project_file, seeds.projects),
     "environment": Target(environment, seeds.environments),
     "glob_pattern": Target(glob_pattern, seeds.patterns),
     "duration": Target(duration, lambda: [b"30s", b"15m", b"12h", b"7d", b"2w"]),

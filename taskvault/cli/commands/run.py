@@ -70,6 +70,7 @@ def run(  # noqa: PLR0913  # one for each option
     from taskvault.run.environment import VariableInvalid, changed_environment
     from taskvault.run.execute import become
     from taskvault.run.patterns import PatternInvalid
+    from taskvault.run.project import ProjectInvalid
     from taskvault.run.root import RootInvalid
 
     try:
@@ -100,7 +101,7 @@ def run(  # noqa: PLR0913  # one for each option
         from taskvault.run.engine import Engine
 
         return Engine(home, request, report_file=json_file, patience_s=_patience_s()).run()
-    except (PatternInvalid, RootInvalid) as exc:
+    except (PatternInvalid, ProjectInvalid, RootInvalid) as exc:
         raise click.UsageError(str(exc)) from exc
 
 

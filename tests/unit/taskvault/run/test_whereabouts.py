@@ -114,4 +114,4 @@ def test_texts_are_found_wherever_blocks_end(content: bytes, texts: list[bytes],
 
 def test_values_that_are_searched_are_those_that_do_not_count() -> None:
     environment = {"WINDOWID": "12345", "SHLVL": "1", "MODE": "counts", "SSH_AUTH_SOCK": "/run/x", "DISPLAY": "host:0"}
-    assert session_values(environment, {"DISPLAY": "host:0"}) == {b"12345": "WINDOWID"}
+    assert session_values(environment, {"DISPLAY": "host:0", "MODE": "counts"}) == {b"12345": "WINDOWID"}
