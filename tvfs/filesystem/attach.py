@@ -5,7 +5,7 @@ One range row, one dirent and one inode row, whatever the size; and a few more f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvfs.content.attributes import UNKNOWN
 from tvfs.content.snapshot import Snapshot
@@ -43,6 +43,8 @@ class Attacher:
         self._namespace = namespace
         self._counters = counters
         self._default_owner = default_owner
+        self.tell: Callable[[int], None] = lambda _directory: None
+        """Has the kernel told that the owner added a name to a directory; set once, if something is mounted."""
 
     def attach(
         self,
@@ -82,6 +84,7 @@ class Attacher:
             ino = self._attach_directory(change, parent, name, root, attached)
             self._link_groups(change, attached, groups)
         change.commit()
+        self.tell(parent)
         return ino
 
     def ensure_directory(self, parent: int, name: bytes) -> int:
@@ -100,6 +103,7 @@ class Attacher:
         )  # fmt: skip
         ino, _ = self._namespace.add(change, parent, name, inode)
         change.commit()
+        self.tell(parent)
         return ino
 
     def _descend(self, snapshot: Snapshot, subpath: str) -> tuple[IndexEntry | None, bytes, list[list[bytes]]]:

@@ -123,7 +123,6 @@ class Filesystem(FileRequests):
         self._listings = Listings(
             self._nodes, self._directories, timeout_s=lambda ino: self.attribute_timeout_s(Ino(ino))
         )
-        self._tell_of_names: Callable[[int], None] = _nobody
         self._xattrs = ExtendedAttributes(
             vault.catalog, self._nodes, start_change, has_room=self._staging.room.for_names
         )
@@ -375,15 +374,11 @@ class Filesystem(FileRequests):
         subpath: str = "",
     ) -> Ino:
         """Give a directory a new child with the content of a tree; return its number.  See `Attacher.attach`."""
-        ino = self._attacher.attach(parent, name, snapshot, owner=owner, read_only=read_only, subpath=subpath)
-        self._tell_of_names(parent)
-        return Ino(ino)
+        return Ino(self._attacher.attach(parent, name, snapshot, owner=owner, read_only=read_only, subpath=subpath))
 
     def ensure_directory(self, parent: Ino, name: bytes) -> Ino:
         """Return a child of one of the read-only places, after making it if need be: a scope below `keys/`."""
-        ino = self._attacher.ensure_directory(parent, name)
-        self._tell_of_names(parent)
-        return Ino(ino)
+        return Ino(self._attacher.ensure_directory(parent, name))
 
     def resolve(self, path: bytes, start: Ino = ROOT) -> Ino:
         """Return the inode at a path; symlinks are not followed.
@@ -408,7 +403,7 @@ class Filesystem(FileRequests):
         `removed`: parent, name and inode (0: only the name).  `listing`: a directory that has a name more.
         """
         self.evictables.tell = self._trash.tell = removed
-        self._tell_of_names = listing
+        self._attacher.tell = listing
 
     def discard(self, parent: Ino, name: bytes) -> None:
         """Move a name and everything below it to the trash: one dirent, whatever the size."""
@@ -499,7 +494,3 @@ class Filesystem(FileRequests):
             change = self._namespace.change()
             self._namespace.purge(change, ino)
             change.commit()
-
-
-def _nobody(ino: int) -> None:
-    """Nothing is mounted: no kernel to tell."""
