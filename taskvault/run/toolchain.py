@@ -198,7 +198,8 @@ def _parts_of(compiler: Path, surroundings: Surroundings) -> dict[str, Path]:
             answer, _ = process.communicate(timeout=_ASK_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            with suppress(subprocess.TimeoutExpired):  # something of it lives on and has our pipe
+                process.communicate(timeout=_ASK_TIMEOUT_S)
             continue
         name = os.fsdecode(answer).strip()
         path = find_program(name, surroundings) if name else None

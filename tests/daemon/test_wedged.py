@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from taskvault.cli import mounts
 from taskvault.protocol import messages as m
 from tests.daemon.test_hand_over import Kept
 from tests.waiting import wait_until
@@ -33,6 +34,18 @@ def wedged(tmp_path: Path) -> Iterator[Kept]:
     )
     yield made
     made.clean_up()
+
+
+def test_a_mount_whose_server_hangs_is_not_waited_for(wedged: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "_PATIENCE_S", 0.05)
+    point = str(wedged.work.parent)
+    assert not mounts.is_dead(point)
+    pid = wedged.owner
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert not mounts.is_dead(point)
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def synced(descriptor: int) -> None:
