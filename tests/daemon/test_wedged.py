@@ -117,6 +117,13 @@ def test_sigusr1_names_every_task_and_the_oldest_request_with_its_path(daemon: A
     assert "fs.fsync work/deep/wedged file (handle " in said
     assert "most recent call first" in said
     assert "staging_files.py" in said[said.index("Tasks:") :]
+    with daemon.client() as client:
+
+        def is_named() -> bool:
+            live = client.call(m.GetActivity()).live
+            return any(each.subject.startswith("work/deep/wedged file (handle ") for each in live)
+
+        wait_until(is_named)
     with daemon.client() as client:  # everything else goes on
         assert client.call(m.GetStatus()).pid == daemon.process.pid
     daemon.kill()
