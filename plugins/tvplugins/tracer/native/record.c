@@ -125,6 +125,26 @@ void record_trouble(const char *reason)
     record_call(0, TROUBLE, 0, 0, reason, (int)strlen(reason), &(struct strings){0});
 }
 
+bool record_is_open(void)
+{
+    return shared != NULL;
+}
+
+void record_names_changed(void)
+{
+    atomic_fetch_add(&shared->generation, 1);
+}
+
+void record_call_has_ended(void)
+{
+    atomic_fetch_sub(&shared->under_way, 1);
+}
+
+bool record_calls_under_way(void)
+{
+    return atomic_load(&shared->under_way);
+}
+
 /* The code inside of programs finds the record full from now on, and makes no calls itself any more. */
 void record_close(void)
 {
