@@ -1,7 +1,7 @@
 /* Code that is mapped into traced programs: makes the calls that are most frequent itself, and notes them.
  *
- * Where the C library and its loader make such a call - `mov $NUMBER,%eax; syscall` - the `mov` is replaced by a jump to
- * here (the `syscall` stays, and is where everything goes that is not understood).  The tracer's filter lets the call
+ * Where the C library and its loader make such a call - `mov $NUMBER,%eax; syscall` - programs have code in which the
+ * `mov` is replaced by a jump to here (texts.c; the `syscall` stays, and is where everything goes that is not understood).  The tracer's filter lets the call
  * pass only with a key as its sixth argument, which it does not have, that was drawn for this run.  All others stop: nothing
  * depends on this code for being seen; it only saves time.  It gives up silently wherever it cannot work.
  *
@@ -25,13 +25,13 @@
 bool handle(struct frame *frame);
 __attribute__((visibility("hidden"))) int peek(const char *path, char *to);
 
-/* The jump to `begin` and three offsets are what the tracer knows of the image (inject.c). */
+/* The jump to `begin` and four offsets are what the tracer knows of the image (inject.c). */
 __asm__(".pushsection .head, \"ax\"\n"
-        ".globl image, entry\n"
-        ".hidden image, entry\n"
+        ".globl image\n"
+        ".hidden image\n"
         "image: jmp begin\n"
         ".balign 8\n"
-        ".quad peek - image, peek_end - image, peek_unreadable - image\n"
+        ".quad entry - image, peek - image, peek_end - image, peek_unreadable - image\n"
         /* Copies the beginning of a path; where that cannot be read the tracer lets it go on at the second label. */
         "peek: mov $16, %ecx\n"
         "1: movzbl (%rdi), %eax\n"

@@ -11,6 +11,7 @@
 
 #pragma GCC visibility push(hidden) /* found from where the code is, not at an address that the linker thinks of */
 
+#define PAGE 4096
 #define NOTED 500 /* with what else is in the state less than a page */
 
 typedef int (*clock_function)(clockid_t clock, struct timespec *now);
@@ -30,12 +31,11 @@ struct frame {
     uint64_t at; /* where the `syscall` is that was meant */
 };
 
-void entry(void); /* where the stubs jump to */
 extern const char image[];
 
 void begin(int record, const struct told *told);
 
-/* Makes the call by which the loader maps a library; the C library gets jumps. */
+/* Makes the call by which the loader maps a library; the C library's code is what has the jumps. */
 bool map(struct state *state, struct frame *frame);
 
 #pragma GCC visibility pop

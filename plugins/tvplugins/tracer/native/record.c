@@ -13,6 +13,7 @@
 
 static struct shared *shared;
 static int done = -1;
+static size_t mapped_bytes;
 
 void strings_clear(struct strings *strings)
 {
@@ -82,7 +83,7 @@ struct shared *record_open(int record, int done_fd)
     if (mapped == MAP_FAILED)
         return NULL;
     shared = mapped;
-    shared->room = room * 2; /* the loop has halved it once more */
+    shared->room = mapped_bytes = room * 2; /* the loop has halved it once more */
     atomic_store(&shared->end, FIRST_ENTRY);
     shared->since_1970_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
     return shared;
@@ -149,7 +150,7 @@ bool record_calls_under_way(void)
 void record_close(void)
 {
     shared->final = atomic_exchange(&shared->end, shared->room);
-    munmap(shared, shared->room);
+    munmap(shared, mapped_bytes);
     shared = NULL;
     close(done);
 }
