@@ -23,7 +23,18 @@ ALONE = [
     *("-fno-tree-vectorize", "-mgeneral-regs-only", "-nostdlib", "-static"),
     "-Wl,-T,inside.ld,--oformat=binary,--build-id=none",
 ]
-TRACER = ["trace.c", "stops.c", "call_stops.c", "tasks.c", "filter.c", "record.c", "inject.c", "sites.c", "texts.c"]
+TRACER = [
+    "trace.c",
+    "stops.c",
+    "call_stops.c",
+    "programs.c",
+    "tasks.c",
+    "filter.c",
+    "record.c",
+    "inject.c",
+    "sites.c",
+    "texts.c",
+]
 PRODUCTS = {
     "taskvault-trace": [*FLAGS, *TRACER],
     "taskvault-inside.bin": [*FLAGS, *ALONE, "inside.c", "maps.c"],

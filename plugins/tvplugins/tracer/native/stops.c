@@ -2,12 +2,9 @@
 #define _GNU_SOURCE
 #include "stops.h"
 
-#include <elf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
@@ -17,6 +14,7 @@
 
 #include "call_stops.h"
 #include "inject.h"
+#include "programs.h"
 #include "tasks.h"
 
 #define MOST_HELD_NS 1000000000 /* who made a task may have been killed before it was heard of */
@@ -33,43 +31,15 @@ static void resume(pid_t tid, enum __ptrace_request how, int signal_number)
     ptrace(how, tid, 0, signal_number); /* it may have been killed meanwhile: then its end is reported next */
 }
 
-/* What the kernel tells a new program of itself. */
-struct auxiliary {
-    uint64_t base, kernel, name; /* of its loader, of the page that the kernel gives it, of the path it was executed by */
-};
-
-static struct auxiliary read_auxiliary(pid_t tid)
-{
-    struct auxiliary told = {0};
-    uint64_t words[128];
-    char path[32];
-    snprintf(path, sizeof path, "/proc/%d/auxv", tid);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t bytes = file < 0 ? 0 : read(file, words, sizeof words);
-    if (file >= 0)
-        close(file);
-    for (ssize_t at = 0; (at + 2) * (ssize_t)sizeof *words <= bytes; at += 2)
-        switch (words[at]) {
-        case AT_BASE: told.base = words[at + 1]; break;
-        case AT_SYSINFO_EHDR: told.kernel = words[at + 1]; break;
-        case AT_EXECFN: told.name = words[at + 1]; break;
-        }
-    return told;
-}
-
 static void executed(pid_t tid)
 {
-    static char program[PATH_BYTES + 1], header[PATH_BYTES], path[PATH_BYTES];
+    static char program[PATH_BYTES], head[PATH_BYTES], path[PATH_BYTES];
     unsigned long former = tid;
+    struct auxiliary told;
     ptrace(PTRACE_GETEVENTMSG, tid, 0, &former);
     struct task *task = task_of((pid_t)former);
     int length = read_link(tid, "exe", -1, program);
-    snprintf(path, sizeof path, "/proc/%d/exe", tid);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t bytes = file < 0 ? 0 : read(file, header, sizeof header);
-    if (file >= 0)
-        close(file);
-    struct auxiliary told = read_auxiliary(tid);
+    int path_length = read_auxiliary(tid, &told, path);
     if (task->call != SYS_execve && task->call != SYS_execveat) {
         /* The filter let it pass, so it came with the key. */
         if (passing && record_is_open())
@@ -78,10 +48,10 @@ static void executed(pid_t tid)
             record_trouble("a program was executed without a call that was seen");
         task->flags = 0;
         strings_clear(&task->strings);
-        strings_add(&task->strings, path, read_string(tid, told.name, path));
+        strings_add(&task->strings, path, path_length);
         strings_add(&task->strings, "", 0);
     }
-    strings_add(&task->strings, header, bytes < 0 ? 0 : (int)bytes);
+    strings_add(&task->strings, head, read_head(tid, &told, head));
     record_call(tid, EXECUTED, (long long)former, task->flags, program, length, &task->strings);
     if ((pid_t)former != tid)
         tasks_forget((pid_t)former);
