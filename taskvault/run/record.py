@@ -51,6 +51,8 @@ class Finished:
     """Of a traced run, in hexadecimal."""
     pathset: bytes = b""
     """What it looked at, encoded."""
+    also: Sequence[tuple[Digest, bytes]] = ()
+    """Other keys that find the same result, each with its pathset."""
 
 
 def store(client: Client, finished: Finished, *, replace: bool) -> None:
@@ -61,33 +63,35 @@ def store(client: Client, finished: Finished, *, replace: bool) -> None:
     captured = finished.executed.captured
     assert captured is not None, "only a run whose output was kept is stored"
     snapshot, result, nothing = _commit(client, finished, captured)
-    entry = SaveEntry(
-        scope=finished.scope,
-        key=finished.key.hex,
-        kind="run",
-        snapshot=snapshot,
-        replace=replace,
-        result=result,
-        cost_ns=finished.executed.duration_ns,
-        observed=finished.observed,
-    )
-    try:
-        client.call(entry)
-    except Refused as exc:
-        if exc.kind != "KeyExists":
-            raise
+    for key in (finished.key, *(key for key, _ in finished.also)):
+        entry = SaveEntry(
+            scope=finished.scope,
+            key=key.hex,
+            kind="run",
+            snapshot=snapshot,
+            replace=replace,
+            result=result,
+            cost_ns=finished.executed.duration_ns,
+            observed=finished.observed,
+        )
+        try:
+            client.call(entry)
+        except Refused as exc:
+            if exc.kind != "KeyExists":
+                raise
     if finished.pathset:
-        _add_pathset(client, finished, nothing)
+        _add_pathsets(client, finished, nothing)
 
 
-def _add_pathset(client: Client, finished: Finished, nothing: SnapshotRef) -> None:
-    """Put the pathset before the others of its weak key; two at once may lose one, which is a miss later."""
+def _add_pathsets(client: Client, finished: Finished, nothing: SnapshotRef) -> None:
+    """Put the pathsets before the others of their weak key; two at once may lose one, which is a miss later."""
     found = client.call(GetEntry(finished.scope, finished.weak_key)).entry
     try:
         known = unpack(found.result) if found is not None else []
     except PathsetsUnusable:
         known = []
-    row = pack([finished.pathset, *(other for other in known if other != finished.pathset)])
+    new = [*(pathset for _, pathset in finished.also), finished.pathset]
+    row = pack([*new, *(other for other in known if other not in new)])
     client.call(
         SaveEntry(
             scope=finished.scope,

@@ -55,6 +55,11 @@ VOLATILE = re.compile(
 )
 """What the kernel measures anew each time it is asked; as time and randomness, it is no input."""
 
+LIMITS = re.compile(r"/proc/(?:self/(?:cgroup|mountinfo|mounts)|cgroups)\Z")
+COUNT_PROCESSORS = re.compile(r"(?:ninja|samu|java|javac|node|rustc|cargo|go|dotnet)\Z")
+"""Programs that read `LIMITS` only to learn how many processors and how much memory they may use: as good as asking the
+kernel for the number of processors, which no tracer sees."""
+
 TOOL_CACHES = (
     "~/.cache", "~/.cache/*", "~/.ccache/*", "~/.npm/_cacache/*", "~/.npm/_logs/*", "~/.npm/_update-notifier*",
     "~/.cargo/registry/*", "~/.cargo/git/*", "~/.cargo/.package-cache*", "~/.cargo/.global-cache*", "~/go/pkg/mod/*",
@@ -63,6 +68,13 @@ TOOL_CACHES = (
 )  # fmt: skip
 """Outside of the root: read as inputs, and what is written is dropped.  `~` is the caller's home; `*` matches `/`."""
 
+CACHE_NOTES = ("~/.cache/go-build/trim.txt",)
+"""When a tool last tidied its cache: no input."""
+
+CACHES_BY_DIGEST = ("~/.cache/go-build/??/*", "~/.cache/go-build/??", "~/.cache/go-build/README", "~/.cache/go-build")
+"""Caches in which each name is the digest of all that its content was made from.  What a run did not find there, and
+made, is what anybody would make under that name, so it does not count whether it is there later."""
+
 KEEP_TIMES = frozenset({
     "tar", "bsdtar", "star", "cpio", "pax", "zip", "7z", "7za", "7zz", "rar", "ar", "mksquashfs", "genisoimage",
     "mkisofs", "xorriso", "gzip", "pigz", "date", "ls", "dir", "vdir", "stat", "tree", "getfacl",
@@ -70,8 +82,19 @@ KEEP_TIMES = frozenset({
 })  # fmt: skip
 """Programs for which times and owners of what they look at are content."""
 
-KEEP_TIMES_OF_FILES = frozenset({"find"})
-"""The same, but directories they only look into: those change with everything that is made."""
+_IMAGE_MAGICK = (
+    "convert", "magick", "mogrify", "composite", "montage", "identify", "compare", "conjure", "stream", "import",
+)  # fmt: skip
+_IMAGE_MAGICK_ENDINGS = ("", "-im6", "-im6.q16", "-im6.q16hdri", "-im7", "-im7.q16", "-im7.q16hdri")
+
+KEEP_TIMES_OF_FILES = frozenset({
+    "find", "diff", "pr", "jar", "lzop", "gm", "exiftool",
+    *(name + ending for name in _IMAGE_MAGICK for ending in _IMAGE_MAGICK_ENDINGS),
+})  # fmt: skip
+"""The same, but directories they only look into: those change with everything that is made.
+
+`diff` and `pr` print when a file was changed, ImageMagick writes it into pictures.
+"""
 
 COPY_TIMES = frozenset({"cp", "rsync", "install"})
 """Those for which times and owners are content only if they set attributes of what they make."""

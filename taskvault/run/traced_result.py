@@ -12,7 +12,7 @@ from taskvault.run.execute import Executed
 from taskvault.run.held import held_by, session_values
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.outputs import Output
-from taskvault.run.pathset import encode, strong_key
+from taskvault.run.pathset import Pathset, encode, strong_key
 from taskvault.run.record import Finished
 from taskvault.run.settle import settle
 from taskvault.run.states import Sight
@@ -51,12 +51,16 @@ def result_of(ended: Ended, sight: Sight) -> Finished:
     leaked = min((name for value, name in values.items() if value in held.texts), default=None)
     if leaked is not None:
         raise InputsUnusable(f"what it made holds the value of the variable {leaked}, which does not count")
-    encoded = encode(settled.pathset)
-    hash_function = prepared.hash_function
-    key = strong_key(prepared.weak_hash, encoded, [*settled.states, *where.binding(held)], hash_function)
+    binding = where.binding(held)
+
+    def found_by(pathset: Pathset, states: Sequence[bytes]) -> tuple[Digest, bytes]:
+        encoded, function = encode(pathset), prepared.hash_function
+        return Digest(function.name, strong_key(prepared.weak_hash, encoded, [*states, *binding], function), 0), encoded
+
+    key, encoded = found_by(settled.pathset, settled.states)
     return Finished(
         ended.scope,
-        Digest(hash_function.name, key, 0),
+        key,
         prepared.root,
         settled.outputs,
         executed,
@@ -66,6 +70,7 @@ def result_of(ended: Ended, sight: Sight) -> Finished:
         observed=ended.observed,
         weak_key=prepared.weak_hash.hex(),
         pathset=encoded,
+        also=[found_by(*settled.filled)] if settled.filled else [],
     )
 
 

@@ -59,6 +59,8 @@ class Used:
     """By process: what it may have compared by times."""
     lookers: dict[str, set[int]] = field(default_factory=dict)
     """By path: the processes that asked whether it is there, and no more."""
+    filled: dict[str, None] = field(default_factory=dict)
+    """What it made in tools' caches where nothing was."""
     reasons: list[str] = field(default_factory=list)
     """Why nothing may be stored."""
 
@@ -107,6 +109,8 @@ class _Fold:
         }
         self._ignore_times = {pid for pid, names in programs.items() if _all(rules.IGNORE_TIMES.match, names)}
         self._replace = {pid for pid, names in programs.items() if _all(rules.REPLACE_OUTPUTS.match, names)}
+        self._running: dict[int, str] = {}
+        """What each process is at the moment, if it became a program of its own."""
         self._actions: dict[Use, Callable[[Event, Place], None]] = {
             Use.READ: self._read,
             Use.EXECUTED: self._read,
@@ -128,12 +132,14 @@ class _Fold:
         if action is None:
             self._talked(event)
             return
+        if event.use is Use.EXECUTED:
+            self._running[event.process] = os.path.basename(event.path)
         place = self._known_places.get(event.path)
         if place is None:
             place = self._known_places[event.path] = self._places.place(event.path)
         if event.use is Use.READ and rules.TERMINALS.match(event.path):
             self._reason("it read from the terminal")
-        if place in (Place.NOTHING, Place.SCRATCH):
+        if place in (Place.NOTHING, Place.SCRATCH) or self._counts_processors(event):
             return
         if place is Place.PROCESSES:
             # That there is a /proc says nothing of who runs.
@@ -141,6 +147,10 @@ class _Fold:
                 self._reason(f"it looked at other processes ({event.path})")
             return
         action(event, place)
+
+    def _counts_processors(self, event: Event) -> bool:
+        program = self._running.get(event.process, "")
+        return bool(rules.LIMITS.match(event.path) and rules.COUNT_PROCESSORS.match(program))
 
     # --- looked at ---------------------------------------------------------------------------------------------------
 
@@ -175,11 +185,11 @@ class _Fold:
 
     def _see(self, event: Event, seen: Seen) -> None:
         used = self.used
-        if used.is_own(event.path):
+        if used.is_own(event.path) or event.path in used.filled:
             return
         if event.process in self._keep_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES
-        if event.process in self._keep_file_times and seen & Seen.STATUS:
+        if event.process in self._keep_file_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES_OF_FILE
         used.seen[event.path] = used.seen.get(event.path, Seen(0)) | seen
         if seen & (Seen.STATUS | Seen.ABSENCE):
@@ -188,9 +198,11 @@ class _Fold:
     # --- made and changed --------------------------------------------------------------------------------------------
 
     def _made(self, event: Event, place: Place) -> None:
-        if place is Place.CACHE:
-            return
         created = event.use is Use.CREATED
+        if place is Place.CACHE:
+            if created or (event.before is not None and not event.before.mode):
+                self.used.filled[event.path] = None
+            return
         emptied = not (created or event.detail)
         known = self.used.changes.get(event.path)
         if known is not None:
@@ -200,6 +212,8 @@ class _Fold:
 
     def _changed(self, event: Event, place: Place) -> None:
         if place is Place.CACHE or self.used.is_own(event.path):
+            if place is Place.CACHE and event.before is not None and not event.before.mode:
+                self.used.filled[event.path] = None
             return
         if event.before is not None and not event.before.mode:
             # What would have been there would still be there.
@@ -218,9 +232,11 @@ class _Fold:
             self.used.changes[event.path].keeps_attributes = False
         if place is not Place.CACHE:
             self._change(event, only_where_something_was=event.process not in self._replace)
+        self.used.filled.pop(event.path, None)
 
     def _renamed(self, event: Event, place: Place) -> None:
         if place is Place.CACHE:
+            self.used.filled.pop(event.path, None)
             return
         if not self.used.is_own(event.path):
             self._reason(f"it moved {event.path}, which was there before")

@@ -110,6 +110,22 @@ CONTENT = (
         ("keep times",),
     ),
     Case(
+        "when a file was changed, to diff",
+        "diff -u in other || true",
+        MISS,
+        "touch -d 2001-01-01 in",
+        "echo a > in; echo b > other",
+        ("keep times",),
+    ),
+    Case(
+        "when a file was changed, to a program that prints it on each page",
+        "pr in",
+        MISS,
+        "touch -d 2001-01-01 in",
+        "echo a > in",
+        ("keep times",),
+    ),
+    Case(
         "to whom a file belongs, to tar",
         "tar cf out.tar in",
         MISS,

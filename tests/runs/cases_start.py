@@ -6,6 +6,8 @@ from tests.runs.case import Case, Expect
 
 HIT, MISS, NEVER = Expect.HIT, Expect.MISS, Expect.NEVER
 
+FILLS_A_CACHE = "x=$HOME/.cache/tool/x; mkdir -p ${x%/*}; [ -e $x ] || echo x > $x; cat $x"
+
 START = (
     Case(
         "a variable that changed",
@@ -236,6 +238,52 @@ START = (
         "a cache of a tool", "mkdir -p $HOME/.cache/tool; echo x >> $HOME/.cache/tool/x; echo done > out", HIT, "rm out"
     ),
     Case(
+        "a cache of a tool that is filled",
+        FILLS_A_CACHE,
+        HIT,
+    ),
+    Case(
+        "a cache of a tool that was filled and is empty again",
+        FILLS_A_CACHE,
+        HIT,
+        "rm -r $HOME/.cache",
+    ),
+    Case(
+        "a cache of a tool that was filled by others meanwhile",
+        FILLS_A_CACHE,
+        MISS,
+        "echo y > $HOME/.cache/tool/x",
+        guards=("state+absence",),
+    ),
+    Case(
+        "what nobody put into a cache of a tool",
+        "cat $HOME/.cache/tool/x || echo none",
+        MISS,
+        "mkdir -p $HOME/.cache/tool; echo y > $HOME/.cache/tool/x",
+        guards=("absence",),
+    ),
+    Case(
+        "a cache by digest, filled by others meanwhile",
+        "f=$HOME/.cache/go-build/ab/abcd-a; [ -e $f ] || { mkdir -p ${f%/*}; echo made > $f; }; echo built",
+        HIT,
+        "echo 'made another day' > $HOME/.cache/go-build/ab/abcd-a",
+    ),
+    Case(
+        "a cache by digest that is read and marked as used",
+        "cat $HOME/.cache/go-build/ab/abcd-a; touch $HOME/.cache/go-build/ab/abcd-a",
+        HIT,
+        "",
+        "mkdir -p $HOME/.cache/go-build/ab; echo a > $HOME/.cache/go-build/ab/abcd-a",
+    ),
+    Case(
+        "a cache by digest that is read",
+        "cat $HOME/.cache/go-build/ab/abcd-a",
+        MISS,
+        "echo b > $HOME/.cache/go-build/ab/abcd-a",
+        "mkdir -p $HOME/.cache/go-build/ab; echo a > $HOME/.cache/go-build/ab/abcd-a",
+        ("state",),
+    ),
+    Case(
         "a cache of a tool that is read",
         "cat $HOME/.cache/tool/x",
         MISS,
@@ -262,6 +310,25 @@ START = (
         NEVER,
         guards=("network",),
         reason="network",
+    ),
+    Case(
+        "a port that nobody can know",
+        "python3 -Ic \"import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print('done')\"",
+        HIT,
+    ),
+    Case(
+        "waiting for others at a port",
+        "python3 -Ic \"import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\"",
+        NEVER,
+        guards=("incomplete",),
+        reason="waited for others",
+    ),
+    Case(
+        "waiting for others at no port in particular",
+        'python3 -Ic "import socket; s = socket.socket(); s.listen()"',
+        NEVER,
+        guards=("incomplete",),
+        reason="waited for others",
     ),
     Case(
         "a named socket",

@@ -27,6 +27,7 @@ _ANY_OPEN_ACCESS = calls.O_WRONLY | calls.O_RDWR
 _OWN = re.compile(r"/proc/(?:thread-self|(\d+))(?=/|$)")
 _MAGIC = re.compile(r"/proc/(self|\d+)/(?:task/\d+/)?(cwd|root|exe|fd/\d+|map_files/[^/]+)(?:/(.*))?$", re.DOTALL)
 """Names that lead where no path says: only the kernel knows."""
+_ANY_PORT_HERE = re.compile(r"(?:127\.0\.0\.1|\[::1\]):0\Z")
 _MOST_INTERPRETERS = 6
 
 
@@ -236,7 +237,9 @@ class Actions:
         if error in ("EINPROGRESS", "EAGAIN", "EINTR"):
             error = ""
         if family == "internet":
-            self._note(task, Use.INTERNET, address)
+            # A port that nobody can know says nothing to anyone, unless it is listened at: that is told by itself.
+            if not (call.name == "bind" and _ANY_PORT_HERE.match(address)):
+                self._note(task, Use.INTERNET, address)
         elif family == "local":
             if not address.startswith("@"):
                 address = self._links.resolve(task.directory.path, address, follow=True).path

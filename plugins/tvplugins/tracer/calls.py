@@ -200,6 +200,7 @@ SIGNATURES: dict[str, Signature] = {
 """By name; only these and the forbidden ones are traced."""
 
 FORBIDDEN: dict[str, str] = {
+    "listen": "waited for others to connect to it",
     "chroot": "changed its root directory",
     "pivot_root": "changed its root directory",
     "mount": "mounted a filesystem",
