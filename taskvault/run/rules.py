@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Sequence
 
 SESSION_VARIABLES = (
     # where and how the shell was started
@@ -96,6 +97,9 @@ KEEP_TIMES_OF_FILES = frozenset({
 `diff` and `pr` print when a file was changed, ImageMagick writes it into pictures.
 """
 
+_HARMLESS_LISTING = re.compile(r"-[1aAbBCdFhHikLmNpqQrRsStvxX]+\Z")
+_LISTING_PROGRAMS = frozenset({"ls", "dir"})
+
 COPY_TIMES = frozenset({"cp", "rsync", "install"})
 """Those for which times and owners are content only if they set attributes of what they make."""
 
@@ -116,3 +120,16 @@ REPLACE_OUTPUTS = re.compile(
 def is_session_variable(name: str) -> bool:
     """Whether a variable does not count."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in SESSION_VARIABLES)
+
+
+def keeps_times(program: str, arguments: Sequence[str] | None) -> bool:
+    """Whether times and owners of all that a program looks at are content; None for arguments that are not known.
+
+    `ls` shows them only if it is asked to; `-t` compares them, as other programs do.
+    """
+    if program not in KEEP_TIMES:
+        return False
+    if program not in _LISTING_PROGRAMS or not arguments:
+        return True
+    options = [each for each in arguments[1:] if len(each) > 1 and each.startswith("-")]
+    return not all(_HARMLESS_LISTING.match(option) for option in options)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 
 from taskvault.run import rules
+from taskvault.run.manners import manners_of
 from taskvault.run.places import Place, Places
 from tvfs.plugin_api import Before, Event, Observation, Use
 
@@ -89,26 +90,7 @@ class _Fold:
         self.used = Used()
         self._places = places
         self._known_places: dict[str, Place] = {}
-        programs = {p.pid: [os.path.basename(name) for name in p.programs] for p in observation.processes}
-        parents = {p.pid: p.parent for p in observation.processes}
-        for pid, names in programs.items():
-            # A process that has not become a program of its own is still its parent's.
-            above = pid
-            while not names and above in parents:
-                above = parents[above]
-                names = programs.get(above, [])
-            programs[pid] = names
-        setters = {event.process for event in observation.events if event.use is Use.ATTRIBUTES}
-        self._keep_times = {
-            pid
-            for pid, names in programs.items()
-            if rules.KEEP_TIMES.intersection(names) or (pid in setters and rules.COPY_TIMES.intersection(names))
-        }
-        self._keep_file_times = {
-            pid for pid, names in programs.items() if rules.KEEP_TIMES_OF_FILES.intersection(names)
-        }
-        self._ignore_times = {pid for pid, names in programs.items() if _all(rules.IGNORE_TIMES.match, names)}
-        self._replace = {pid for pid, names in programs.items() if _all(rules.REPLACE_OUTPUTS.match, names)}
+        self._manners = manners_of(observation)
         self._running: dict[int, str] = {}
         """What each process is at the moment, if it became a program of its own."""
         self._actions: dict[Use, Callable[[Event, Place], None]] = {
@@ -166,7 +148,7 @@ class _Fold:
             return  # it was made for the run, or is there on every machine
         own = self.used.is_own(event.path)
         self._see(event, Seen.STATUS)
-        if not own and place is Place.PROJECT and event.process not in self._ignore_times:
+        if not own and place is Place.PROJECT and event.process not in self._manners.ignore_times:
             self.used.stated.setdefault(event.process, {})[event.path] = None
 
     def _listed(self, event: Event, place: Place) -> None:
@@ -187,9 +169,9 @@ class _Fold:
         used = self.used
         if used.is_own(event.path) or event.path in used.filled:
             return
-        if event.process in self._keep_times and seen & (Seen.CONTENT | Seen.STATUS):
+        if event.process in self._manners.keep_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES
-        if event.process in self._keep_file_times and seen & (Seen.CONTENT | Seen.STATUS):
+        if event.process in self._manners.keep_file_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES_OF_FILE
         used.seen[event.path] = used.seen.get(event.path, Seen(0)) | seen
         if seen & (Seen.STATUS | Seen.ABSENCE):
@@ -231,7 +213,7 @@ class _Fold:
         if event.path in self.used.changes:
             self.used.changes[event.path].keeps_attributes = False
         if place is not Place.CACHE:
-            self._change(event, only_where_something_was=event.process not in self._replace)
+            self._change(event, only_where_something_was=event.process not in self._manners.replace_outputs)
         self.used.filled.pop(event.path, None)
 
     def _renamed(self, event: Event, place: Place) -> None:
@@ -254,7 +236,7 @@ class _Fold:
             self.used.changes[event.path] = Change(
                 event.before, only_where_nothing_was, only_where_something_was, keeps_attributes
             )
-            if event.process in self._replace:
+            if event.process in self._manners.replace_outputs:
                 self._forget_look(event)
 
     def _forget_look(self, event: Event) -> None:
@@ -265,7 +247,7 @@ class _Fold:
         known = event.before is not None or seen == Seen.ABSENCE
         if not (seen and plain and known) or seen & ~(Seen.STATUS | Seen.ABSENCE):
             return
-        if all(process in self._replace for process in used.lookers.get(event.path, ())):
+        if all(process in self._manners.replace_outputs for process in used.lookers.get(event.path, ())):
             del used.seen[event.path]
             for paths in used.stated.values():
                 paths.pop(event.path, None)
@@ -298,7 +280,3 @@ def _source_of(path: str) -> str:
     if cache != "__pycache__" or not name.endswith(".pyc"):
         return ""
     return os.path.join(above, f"{name.split('.')[0]}.py")
-
-
-def _all(matches: Callable[[str], object], names: list[str]) -> bool:
-    return bool(names) and all(matches(name) for name in names)

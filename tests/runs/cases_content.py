@@ -134,6 +134,28 @@ CONTENT = (
         ("keep times",),
     ),
     Case(
+        "what a directory is called, to ls",
+        "ls -di . > /dev/null; ls -1 in; echo x > out",
+        HIT,
+        "touch in",
+        "echo a > in",
+    ),
+    Case(
+        "a newer file of its own, to ls",
+        "echo new > conftest; [ $(ls -t configure conftest | head -1) = conftest ] && rm conftest",
+        HIT,
+        "touch configure",
+        "echo a > configure; touch -d 2001-01-01 configure",
+    ),
+    Case(
+        "which of two files is newer, to ls",
+        "ls -t in other",
+        MISS,
+        "touch -d 2001-01-01 in",
+        "echo a > in; echo b > other; touch -d 2010-01-01 other",
+        ("orders",),
+    ),
+    Case(
         "when a file was changed, to ls",
         "ls -l --time-style=full-iso in",
         MISS,

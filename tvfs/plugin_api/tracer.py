@@ -86,6 +86,8 @@ class Process:
     """What it executed, in order; the rest it inherited from its parent."""
     status: int | None
     """Exit status, -n if signal n ended it, None if that is not known."""
+    arguments: tuple[tuple[str, ...] | None, ...] = ()
+    """What each of `programs` was given, its name first; None where that is not known.  May be left out as a whole."""
 
 
 @dataclass(frozen=True, slots=True)

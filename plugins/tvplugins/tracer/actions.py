@@ -222,6 +222,7 @@ class Actions:
         as_call = Call(event.tid, event.at_ns, "execve", 0, event.flags, (place,), event.program)
         path = self._where(task, as_call, follow=not event.flags & calls.AT_SYMLINK_NOFOLLOW, check=False)
         task.process.programs.append(path or event.program or place.path or place.base)
+        task.process.arguments.append(event.arguments)
         if path is not None:
             self._note(task, Use.EXECUTED, path)
             if self._links.gains_rights(path):

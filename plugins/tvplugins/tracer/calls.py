@@ -81,6 +81,8 @@ class Exec(msgspec.Struct, frozen=True, gc=False):
     """The kernel's path for what runs now, which is another file if that one is interpreted; empty if not known."""
     header: bytes = b""
     """The first bytes of `program`; empty if not known."""
+    arguments: tuple[str, ...] | None = None
+    """What it was given, its name first; None if that is not known."""
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False):

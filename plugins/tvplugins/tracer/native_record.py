@@ -103,11 +103,12 @@ def _before(strings: list[bytes | None], count: int) -> Iterator[Before | None]:
 
 
 def _exec(tid: int, at_ns: int, former: int, flags: int, strings: list[bytes | None]) -> Raw:
-    if len(strings) != 4:
+    if len(strings) != 5:
         return Trouble("a program was executed without a call that was seen")
-    program, path, base, header = strings
+    program, path, base, header, given = strings
     place = Place(None if path is None else _text(path), _text(base))
-    return Exec(tid, at_ns, former, place, flags, _text(program), header or b"")
+    arguments = None if given is None else tuple(_text(given).removesuffix("\0").split("\0"))
+    return Exec(tid, at_ns, former, place, flags, _text(program), header or b"", arguments)
 
 
 def _text(raw: bytes | None) -> str:

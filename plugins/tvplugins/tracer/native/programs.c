@@ -20,7 +20,7 @@
 
 static struct auxiliary auxiliary_in(const uint64_t *words, size_t count)
 {
-    struct auxiliary told = {0};
+    struct auxiliary told = {.arguments_bytes = -1};
     for (size_t at = 0; at + 1 < count && words[at] != AT_NULL; at += 2)
         switch (words[at]) {
         case AT_BASE: told.base = words[at + 1]; break;
@@ -29,6 +29,18 @@ static struct auxiliary auxiliary_in(const uint64_t *words, size_t count)
         case AT_PHDR: told.table = words[at + 1]; break;
         }
     return told;
+}
+
+/* What it was given, if that is short: the kernel puts the arguments, one after the other, before the environment. */
+static void take_arguments(struct auxiliary *told, const uint64_t *words, size_t bytes, uint64_t top)
+{
+    if (!words[0] || words[0] >= bytes / sizeof *words - 2)
+        return;
+    uint64_t first = words[1], end = words[words[0] + 2] ? words[words[0] + 2] : told->name;
+    if (first >= top && end > first && end - top <= bytes && end - first <= sizeof told->arguments) {
+        told->arguments_bytes = (int)(end - first);
+        memcpy(told->arguments, (const char *)words + (first - top), end - first);
+    }
 }
 
 /* Reads it from the new stack, where the path stands at the end; returns false if that is larger than usual. */
@@ -53,6 +65,7 @@ static bool read_stack(pid_t tid, struct auxiliary *told, char *path, int *lengt
         return false;
     *length = (int)(end - text);
     memcpy(path, text, (size_t)*length);
+    take_arguments(told, words, (size_t)bytes, top);
     return true;
 }
 

@@ -52,6 +52,7 @@ static void executed(pid_t tid)
         strings_add(&task->strings, "", 0);
     }
     strings_add(&task->strings, head, read_head(tid, &told, head));
+    strings_add(&task->strings, told.arguments, told.arguments_bytes);
     record_call(tid, EXECUTED, (long long)former, task->flags, program, length, &task->strings);
     if ((pid_t)former != tid)
         tasks_forget((pid_t)former);
