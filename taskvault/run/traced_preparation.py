@@ -43,6 +43,8 @@ class Prepared:
     items: Sequence[Item] = ()
     """What it looked at, as far as that is known yet."""
     states: Sequence[bytes] = ()
+    bound: str = ""
+    """Why the result holds only where it was made, once that is known; nothing if it holds anywhere."""
 
     @property
     def root(self) -> Path:
@@ -73,6 +75,8 @@ class Prepared:
         facts = {f"platform {name}": value for name, value in self.weak.platform.items()}
         facts["working directory"] = text(self.weak.workdir) or "."
         facts["program first"] = text(self.weak.program)
+        if self.bound:
+            facts["bound"] = text(self.bound)
         return facts
 
     def described_inputs(self) -> dict[str, str]:

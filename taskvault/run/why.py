@@ -16,7 +16,7 @@ class Change:
     """One thing that is in the key and differs; None where it is not there."""
 
     kind: str
-    """`input`, `environment`, `program`, `platform`, `working directory`, `inputs`, `outputs`, `argument`."""
+    """`root`, `input`, `environment`, `program`, `platform`, `working directory`, `inputs`, `outputs`, `argument`."""
     name: str
     before: str | None
     now: str | None
@@ -50,6 +50,7 @@ def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
 def differences(before: RunRecord, now: RunRecord) -> list[Change]:
     """Return everything in the key of one run that is not so in the other's."""
     return [
+        *_root(before, now),
         *_arguments(before.command, now.command),
         *_facts(before.facts, now.facts),
         *_named("environment", before.environment, now.environment),
@@ -96,6 +97,12 @@ def _change(change: Change) -> str:
     if change.now is None:
         return f"{title}: removed (was {change.before})"
     return f"{title}: {change.before} → {change.now}"
+
+
+def _root(before: RunRecord, now: RunRecord) -> Iterator[Change]:
+    bound = before.facts.get("bound")
+    if bound and before.root != now.root:
+        yield Change("root", f"(its result holds only there: {bound})", before.root, now.root)
 
 
 def _arguments(before: Sequence[str], now: Sequence[str]) -> Iterator[Change]:

@@ -115,3 +115,16 @@ def test_texts_are_found_wherever_blocks_end(content: bytes, texts: list[bytes],
 def test_values_that_are_searched_are_those_that_do_not_count() -> None:
     environment = {"WINDOWID": "12345", "SHLVL": "1", "MODE": "counts", "SSH_AUTH_SOCK": "/run/x", "DISPLAY": "host:0"}
     assert session_values(environment, {"DISPLAY": "host:0", "MODE": "counts"}) == {b"12345": "WINDOWID"}
+
+
+@pytest.mark.parametrize(
+    ("held", "reason"),
+    [
+        (Held(frozenset(), False), ""),
+        (Held(frozenset({SECRET}), False, {SECRET: "out"}), "out holds the path /home/me/project"),
+        (Held(frozenset({b"project"}), False, {b"project": "stdout"}), "stdout holds the name project"),
+        (Held(frozenset({b"project"}), True, {b"": "out.gz"}), "out.gz is compressed and may hold its path"),
+    ],
+)
+def test_it_is_said_why_a_result_is_bound(held: Held, reason: str) -> None:
+    assert WHERE.reason(held) == reason
