@@ -106,6 +106,13 @@ def test_damaged_objects_are_read_or_refused_and_nothing_else(content: bytes, da
         list(compressed_sections(memoryview(bytes(damaged))))
 
 
+def test_an_object_whose_table_lies_nowhere_cannot_be_read() -> None:
+    damaged = bytearray(compressed(b""))
+    damaged[40:48] = b"\xff" * 8
+    with pytest.raises(SectionUnreadable):
+        list(compressed_sections(memoryview(damaged)))
+
+
 @given(st.binary(max_size=60), st.lists(st.binary(min_size=1, max_size=4), max_size=4), st.integers(1, 7))
 def test_texts_are_found_wherever_blocks_end(content: bytes, texts: list[bytes], size: int) -> None:
     blocks = [content[at : at + size] for at in range(0, len(content), size)]
