@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from taskvault.protocol.messages import RunRecord
 
 STORED = ("stored", "hit")
@@ -37,7 +39,7 @@ def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
     """Return why `record` was no hit: what differs from the nearest of the runs before it that left a result."""
     if record.outcome == "hit":
         return Explanation(record)
-    before = [other for other in others if _number(other) < _number(record) and other.outcome in STORED]
+    before = _with_reasons(o for o in others if _number(o) < _number(record) and o.outcome in STORED)
     candidates = [(differences(other, record), other) for other in before]
     if not candidates:
         return Explanation(record)
@@ -45,6 +47,16 @@ def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
     # Of those that differ equally little the latest: its state is what the caller remembers.
     changes, nearest = min(here, key=lambda candidate: (len(candidate[0]), -_number(candidate[1])))
     return Explanation(record, nearest, changes)
+
+
+def _with_reasons(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the records; a replay gets the reason for which its result is bound from the run that made it."""
+    found = list(records)
+    reasons = {record.key: record.facts["bound"] for record in found if "bound" in record.facts}
+    return [
+        replace(record, facts={**record.facts, "bound": reasons[record.key]}) if record.key in reasons else record
+        for record in found
+    ]
 
 
 def differences(before: RunRecord, now: RunRecord) -> list[Change]:

@@ -39,7 +39,9 @@ def test_the_place_is_a_difference_only_to_a_result_that_is_bound_to_it() -> Non
     bound = replace(here, facts={**BASE.facts, "bound": "out holds the path /p"})
     assert differences(here, there) == []
     assert differences(bound, here) == []
-    explained = "\n".join(described(explain(there, [bound])))
+    replayed = replace(here, outcome="hit", run="8")
+    explained = "\n".join(described(explain(there, [replayed, replace(bound, run="7")])))
+    assert "differs from run 8" in explained
     assert "root (its result holds only there: out holds the path /p): /p → /q" in explained
 
 
