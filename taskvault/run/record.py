@@ -20,7 +20,15 @@ from taskvault.run.execute import Captured, Executed
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PathsetsUnusable, pack, unpack
 from taskvault.run.plain_tree import PlainTree, PlainTreeBuilder, file_entry
-from taskvault.run.result_format import DELETED_TYPE, INLINE_BYTES, KEPT_TYPE, MODES_TYPE, MOST_TURNS, ORDER_TYPE
+from taskvault.run.result_format import (
+    DELETED_TYPE,
+    INLINE_BYTES,
+    KEPT_TYPE,
+    MODES_TYPE,
+    MOST_TURNS,
+    ORDER_TYPE,
+    STAMPED_TYPE,
+)
 from taskvault.snapshot_reference import reference
 from taskvault.snapshots import ingest_settings, take_snapshot
 from tvfs.content import reapi
@@ -46,6 +54,8 @@ class Finished:
     """Permissions of outputs that the umask does not explain."""
     kept: Sequence[str] = ()
     """Outputs that have the attributes of the file that was there, if one was."""
+    stamped: Sequence[str] = ()
+    """Outputs in which a tool wrote down when it made the others."""
     observed: str = "declared"
     weak_key: str = ""
     """Of a traced run, in hexadecimal."""
@@ -158,6 +168,8 @@ def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Capture
         _add_metadata(result, MODES_TYPE, {text(path): mode for path, mode in finished.modes.items()})
     if finished.kept:
         _add_metadata(result, KEPT_TYPE, [text(path) for path in finished.kept])
+    if finished.stamped:
+        _add_metadata(result, STAMPED_TYPE, [text(path) for path in finished.stamped])
     return reapi.serialise(result)
 
 

@@ -25,7 +25,7 @@ from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.execute import first_trouble, write_all
 from taskvault.run.inputs import REPLAY_PREFIX
 from taskvault.run.outputs import Output
-from taskvault.run.result_format import DELETED_TYPE, KEPT_TYPE, MODES_TYPE, ORDER_TYPE
+from taskvault.run.result_format import DELETED_TYPE, KEPT_TYPE, MODES_TYPE, ORDER_TYPE, STAMPED_TYPE
 from taskvault.snapshot_reference import dereference
 from tvfs.content import reapi
 from tvfs.content.names import unescape
@@ -63,6 +63,8 @@ class StoredResult:
     """Permissions of outputs that the umask does not explain."""
     kept: tuple[str, ...] = ()
     """Outputs that get the attributes of the file that is there, if one is."""
+    stamped: tuple[str, ...] = ()
+    """Outputs that say when the others were made."""
 
 
 def read_result(entry: Entry, function: str) -> StoredResult:
@@ -80,6 +82,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         modes = _decoded(extra, MODES_TYPE, dict[str, int]) or {}
         permissions = tuple((_path(path), mode & 0o777) for path, mode in modes.items())
         kept = tuple(_path(path) for path in _decoded(extra, KEPT_TYPE, list[str]) or ())
+        stamped = tuple(_path(path) for path in _decoded(extra, STAMPED_TYPE, list[str]) or ())
         streams = (
             _stream(result.stdout_raw, result.stdout_digest, function),
             _stream(result.stderr_raw, result.stderr_digest, function),
@@ -87,7 +90,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
     except (ValueError, TaskVaultError, msgspec.MsgspecError, DecodeError) as exc:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
     return StoredResult(
-        entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions, kept
+        entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions, kept, stamped
     )  # fmt: skip
 
 
@@ -106,6 +109,8 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> O
                 _apply_umask(place, umask)
             for path, mode in result.modes:
                 os.chmod(place / path, mode)
+            for path in result.stamped:
+                _restamp(place, path, root)
             for path in result.kept:
                 _keep_attributes(place / path, root / path)
             with _all_or_nothing() as undo:
@@ -169,6 +174,12 @@ def _publish(place: Path, root: Path, output: Output, undo: list[Callable[[], No
         return
     _swap(source, target)
     undo.append(partial(_swap, source, target))
+
+
+def _restamp(place: Path, path: str, root: Path) -> None:
+    from taskvault.run.stamps import restamp
+
+    restamp(place, path, root)
 
 
 def _keep_attributes(source: Path, target: Path) -> None:

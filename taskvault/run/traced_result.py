@@ -11,10 +11,11 @@ from pathlib import Path
 from taskvault.run.execute import Executed
 from taskvault.run.held import held_by, session_values
 from taskvault.run.inputs import InputsUnusable
-from taskvault.run.outputs import Output
+from taskvault.run.outputs import Output, places_of
 from taskvault.run.pathset import Pathset, encode, strong_key
 from taskvault.run.record import Finished
 from taskvault.run.settle import settle
+from taskvault.run.stamps import DEPENDENCIES, LOG
 from taskvault.run.states import Sight
 from taskvault.run.traced_preparation import Prepared
 from taskvault.run.used import use_of
@@ -67,12 +68,22 @@ def result_of(ended: Ended, sight: Sight) -> Finished:
         executed,
         deleted=settled.deleted,
         kept=settled.kept,
+        stamped=_stamped(prepared.root, settled.outputs),
         modes=_unusual_modes(prepared.root, settled.outputs, prepared.umask),
         observed=ended.observed,
         weak_key=prepared.weak_hash.hex(),
         pathset=encoded,
         also=[found_by(*settled.filled)] if settled.filled else [],
     )
+
+
+def _stamped(root: Path, outputs: Sequence[Output]) -> list[str]:
+    """Return the outputs in which a tool wrote down when it made the others."""
+    return [
+        str(place.relative_to(root))
+        for place in places_of(root, outputs)
+        if place.name in (LOG, DEPENDENCIES) and place.is_file() and not place.is_symlink()
+    ]
 
 
 def _unusual_modes(root: Path, outputs: Sequence[Output], umask: int) -> dict[str, int]:
