@@ -102,10 +102,16 @@ def prepare_traced(home: Path, request: RunRequest, declaration: Declaration, ha
         platform={**_machine(declaration.rules), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
     )
     weak_hash = weak.hash(hash_function)
-    logical = request.environment.get("PWD", "")
-    logical_root = logical.removesuffix(f"/{workdir}") if workdir else logical
     places = _places(home, root, weak_hash, declaration)
-    return Prepared(weak, weak_hash, places, umask, hash_function, frozenset({logical, logical_root}))
+    logical_roots = _logical_roots(request.environment.get("PWD", ""), workdir)
+    return Prepared(weak, weak_hash, places, umask, hash_function, logical_roots)
+
+
+def _logical_roots(logical: str, workdir: str) -> frozenset[str]:
+    if workdir.startswith("/"):
+        # It is in the key as it is, and says nothing of the root.
+        return frozenset()
+    return frozenset({logical, logical.removesuffix(f"/{workdir}") if workdir else logical})
 
 
 def _machine(project: ProjectRules) -> dict[str, str]:

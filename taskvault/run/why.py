@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -74,7 +75,7 @@ def described(explanation: Explanation, *, most: int = 20) -> Iterator[str]:
     """Yield the explanation as lines for people; at most `most` changes."""
     record = explanation.record
     yield f"run {record.run}: {' '.join(record.command)}"
-    yield f"  in {record.root}{'/' + record.workdir if record.workdir else ''}"
+    yield f"  in {os.path.join(record.root, record.workdir) if record.workdir else record.root}"
     yield f"  {_outcome(record)}"
     nearest = explanation.nearest
     if record.outcome == "hit":

@@ -85,9 +85,7 @@ class Bench:
 
     def carry_out(self, *, briefly: bool = False) -> Told:
         """Try everything, or `briefly` no changes; what fails is told, and the rest is tried all the same."""
-        for directory in (self._start, self._tree.parent, self._tools):
-            directory.mkdir(parents=True)
-        self._shell(self._workload.arrange, self._start)
+        self.arranged()
         truth, plain = self._plainly()
         first = self._first(truth, plain)
         if first is None:
@@ -100,6 +98,17 @@ class Bench:
             self._change_from_the_start()
             self._change_what_is_built()
         return self._told
+
+    def arranged(self) -> Path:
+        """Make the project; return where it is."""
+        for directory in (self._start, self._tree.parent, self._tools):
+            directory.mkdir(parents=True)
+        self._shell(self._workload.arrange, self._start)
+        return self._start
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which everything is tried, and those that `tv` needs."""
+        return {**self._environment({}), **self._ours}
 
     # --- what is tried -----------------------------------------------------------------------------------------------
 
@@ -135,8 +144,7 @@ class Bench:
         self._expect(ran.is_hit, f"replay: {ran.report or _short(ran)} ({self._why()})")
         self._expect(ran.said == first[1].said, f"replay: it says {_short(ran)}, and first {_short(first[1])}")
         found = picture(self._tree)
-        for difference in compared(first[0], found)[:MOST_NAMED]:
-            self._told.wrong.append(f"replay: {difference}")
+        self._same("replay", first[0], found, but=self._workload.restamped)
         start = picture(self._start)
         inputs = max(
             os.lstat(self._tree / name).st_mtime_ns
@@ -260,11 +268,12 @@ class Bench:
         if not true:
             self._told.wrong.append(otherwise)
 
-    def _same(self, when: str, should: Picture, found: Picture) -> None:
+    def _same(self, when: str, should: Picture, found: Picture, *, but: tuple[str, ...] | None = None) -> None:
+        varies = self._workload.varies if but is None else but
         differences = [
             difference
             for difference in compared(should, found)
-            if not any(fnmatch.fnmatchcase(difference.split(": ")[0], pattern) for pattern in self._workload.varies)
+            if not any(fnmatch.fnmatchcase(difference.split(": ")[0], pattern) for pattern in varies)
         ]
         self._told.wrong += [f"{when}: {difference}" for difference in differences[:MOST_NAMED]]
 

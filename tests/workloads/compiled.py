@@ -42,7 +42,7 @@ CMAKE = Workload(
     programs=("cmake", "ninja", "gcc"),
     command="cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release > configured && ninja -C build --quiet",
     changes=(
-        Change("tool", _OTHER_COMPILER),
+        Change("tool", _OTHER_COMPILER.replace("$TOOLS/gcc", "$TOOLS/cc")),
         Change("variable", environment={"CFLAGS": "-O1"}),
         Change("configuration", "echo 'add_definitions(-DEXTRA)' >> CMakeLists.txt"),
         Change("source", "echo 'int extra;' >> json_util.c", built=True),
@@ -55,7 +55,7 @@ CMAKE = Workload(
     ),
     finished={"ninja -C build": "ninja: no work to do"},
     again="ninja -C build --quiet",
-    unstored_again=".ninja_log was there before and was written to",
+    restamped=("build/.ninja_log", "build/.ninja_deps"),
     varies=(
         "build/.ninja_log",
         "build/.ninja_deps",
@@ -243,11 +243,12 @@ printf '#define VALUE 1\\n' > value.h
 for n in a b c; do printf '#include "value.h"\\nint %s(void) { return VALUE; }\\n' $n > $n.c; done
 printf 'int a(void); int b(void); int c(void);\\nint main(void) { return a() + b() + c() - 3 * EXPECTED; }\\n' > main.c
 cat > Makefile <<'END'
+CC = gcc
 OBJECTS = a.o b.o c.o main.o
 program: $(OBJECTS)
-	gcc -o $@ $(OBJECTS)
+	$(CC) -o $@ $(OBJECTS)
 %.o: %.c value.h
-	gcc $(CFLAGS) -DEXPECTED=1 -c -o $@ $<
+	$(CC) $(CFLAGS) -DEXPECTED=1 -c -o $@ $<
 END
 """
     + _TRACKED,

@@ -94,7 +94,6 @@ printf 'build\\n__pycache__\\n' > .gitignore
         ),
     ),
     again="$PYTHON/bin/sphinx-build -q -b html source build",
-    unstored_again="and then replaced it",
     varies=("build/.doctrees/*", "*.pyc"),
     bound="doctrees and compiled modules hold paths",
     fewest_made=100,

@@ -44,6 +44,8 @@ class Workload:
     """A part of why that is not stored; nothing if it is."""
     varies: tuple[str, ...] = ()
     """Patterns of paths of which no two runs of the command make the same, even without us."""
+    restamped: tuple[str, ...] = ()
+    """Patterns of paths into which a replay writes its own time."""
     says_more: bool = False
     """What it writes to stdout or stderr differs from run to run, even without us."""
     bound: str = ""
