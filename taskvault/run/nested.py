@@ -16,6 +16,7 @@ import msgspec
 
 from taskvault.run.execute import Captured, Executed
 from taskvault.run.inputs import InputsUnusable
+from taskvault.run.named_outputs import NamedOutput
 from taskvault.run.places import Places
 from taskvault.run.traced_preparation import Prepared
 from taskvault.run.weak_key import WeakKey
@@ -55,6 +56,8 @@ class Note(msgspec.Struct, frozen=True):
     order: list[tuple[int, int]]
     incomplete: str
     started_ns: int
+    named: list[NamedOutput] = []
+    """What it was told to make, as far as it is small."""
 
     def prepared(self, hash_function: HashFunction) -> Prepared:
         """Return the run as it was known before it started."""
@@ -109,11 +112,14 @@ def part_of(observation: Observation, note: Note) -> Observation:
     if not any(process.pid == note.process for process in observation.processes):
         raise InputsUnusable("its process was not seen by the run around it")
     made: set[str] = set()
+    named = {output.path for output in note.named}
     for event in observation.events:
         if event.use not in _CHANGES or not event.path.startswith(f"{note.root}/"):
             continue
         if event.process in inside:
             made.add(event.path)
+        elif event.use is Use.DELETED and event.path in named:
+            continue  # it is known what it was
         elif event.path in made or any(path.startswith(f"{event.path}/") for path in made):
             programs = {process.pid: process.programs for process in observation.processes}
             who = (programs.get(event.process) or ("the run around it",))[-1]

@@ -17,6 +17,7 @@ from taskvault.protocol.messages import Entry, GetEntry
 from taskvault.run.declaration import Declaration
 from taskvault.run.execute import Executed, execute, first_trouble
 from taskvault.run.inputs import InputsUnusable
+from taskvault.run.named_outputs import named_outputs
 from taskvault.run.nested import Note, directory_from, environment_for, leave
 from taskvault.run.pathset import PathsetsUnusable, decode, strong_key, unpack
 from taskvault.run.replay import read_result, replay
@@ -253,6 +254,7 @@ class TracedRun:
             order=captured.order,
             incomplete=captured.incomplete,
             started_ns=time.time_ns() - executed.duration_ns,
+            named=named_outputs(self._request.command, self._request.workdir, places.root, executed.began_ns),
         )
 
 

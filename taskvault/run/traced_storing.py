@@ -11,6 +11,7 @@ from taskvault.run.compare import difference
 from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed
 from taskvault.run.inputs import InputsUnusable
+from taskvault.run.named_outputs import in_place_again
 from taskvault.run.nested import Note, notes_in, part_of
 from taskvault.run.record import Finished, store
 from taskvault.run.report import Outcome, record_of
@@ -82,9 +83,10 @@ class Storing:
             assert executed.observation is not None, "a traced run is observed"
             part = part_of(executed.observation, note)
             ended = Ended(prepared, inner, part, self._observed, note.scope, note.environment)
-            finished = result_of(ended, prepared.sight(self._digests))
-            _check_unchanged(finished, note.ended_ns)
-            store(client, finished, replace=note.replace)
+            with in_place_again(note.named):
+                finished = result_of(ended, prepared.sight(self._digests))
+                _check_unchanged(finished, note.ended_ns)
+                store(client, finished, replace=note.replace)
             key = finished.key.hex
         except (TaskVaultError, OSError) as exc:
             reason = str(exc)

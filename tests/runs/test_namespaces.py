@@ -37,7 +37,8 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_containers_with_the_same_content_share_results_and_with_another_do_not(vault: Vault, project: Path) -> None:
-    at = "for at in /opt /srv; do mount -t tmpfs none $at; done; mkdir -p /srv/tool /opt/here; mount --bind {tool} /srv/tool; "
+    at = "for at in /opt /srv; do mount -t tmpfs none $at; done; mkdir -p /srv/tool /opt/here; "
+    at += "mount --bind {tool} /srv/tool; "
     in_place = "mount --bind {project} /opt/here; cd /opt/here"
     places = {"tool": project.parent / "one", "project": project}
     first = contained(vault, project, (at + in_place).format(**places))
