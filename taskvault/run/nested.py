@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,3 +145,10 @@ def directory_from(environment: Mapping[str, str]) -> Path | None:
     """Return where notes are left, if this is an inner run."""
     named = environment.get(VARIABLE, "")
     return Path(named) if named and os.path.isdir(named) else None
+
+
+def is_traced() -> bool:
+    """Whether somebody traces us, an outer run or a debugger: then nobody else can trace what we start."""
+    with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in status)
+    return False

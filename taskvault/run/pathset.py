@@ -120,10 +120,7 @@ def decode(encoded: bytes) -> Pathset:
 
 def strong_key(weak: bytes, encoded: bytes, states: Sequence[bytes], hash_function: HashFunction) -> bytes:
     """Return the hash that finds the result of a run whose pathset has these states."""
-    hasher = hash_function.hasher()
-    hasher.update(weak)
-    hasher.update(hash_function.digest(encoded))
+    parts = [weak, hash_function.digest(encoded)]
     for state in states:
-        hasher.update(len(state).to_bytes(4, "little"))
-        hasher.update(state)
-    return hasher.digest()
+        parts += (len(state).to_bytes(4, "little"), state)
+    return hash_function.digest(b"".join(parts))

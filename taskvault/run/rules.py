@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 SESSION_VARIABLES = (
     # where and how the shell was started
@@ -117,6 +118,7 @@ REPLACE_OUTPUTS = re.compile(
 """Programs that look at a file that they are going to make only in order to remove it."""
 
 
+@lru_cache(4096)
 def is_session_variable(name: str) -> bool:
     """Whether a variable does not count."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in SESSION_VARIABLES)

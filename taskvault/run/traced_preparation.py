@@ -14,10 +14,12 @@ from taskvault.protocol.address import SOCKET_NAME
 from taskvault.run.as_text import text
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
+from taskvault.run.memory import Memory
 from taskvault.run.pathset import Item
 from taskvault.run.places import Places
 from taskvault.run.preparation import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.project import ProjectRules
+from taskvault.run.quick_sight import QuickSight
 from taskvault.run.request import RunRequest
 from taskvault.run.states import Sight
 from taskvault.run.toolchain import ProgramMissing, Surroundings, find_program
@@ -66,9 +68,13 @@ class Prepared:
         """The variables that count."""
         return self.weak.environment
 
-    def sight(self, digests: Digests | None = None) -> Sight:
+    def sight(self, digests: Digests) -> Sight:
         """Return a fresh look at the disk; `digests` may be what others have read already."""
-        return Sight(os.fsencode(self.places.root), digests or Digests(self.hash_function))
+        return Sight(os.fsencode(self.places.root), digests)
+
+    def quick_sight(self, memory: Memory) -> QuickSight:
+        """Return a fresh look at everything that a pathset names."""
+        return QuickSight(os.fsencode(self.places.root), self.hash_function, memory)
 
     def facts(self) -> dict[str, str]:
         """Everything in the key beside arguments, inputs and environment, for the history."""

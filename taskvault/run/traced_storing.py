@@ -25,13 +25,15 @@ from tvfs.errors import TaskVaultError
 class Storing:
     """What is left to do when a traced command has ended.  Nothing of it raises: the command has run."""
 
-    def __init__(self, home: Path, request: RunRequest, prepared: Prepared, observed: str, *, replace: bool) -> None:
+    def __init__(  # what is known of the run, and what was read for it
+        self, home: Path, request: RunRequest, prepared: Prepared, observed: str, digests: Digests, *, replace: bool
+    ) -> None:
         self._home = home
         self._request = request
         self._prepared = prepared
         self._observed = observed
         self._replace = replace or request.mode is Mode.REFRESH
-        self._digests = Digests(prepared.hash_function)
+        self._digests = digests
         self.key = ""
         """Of what was stored, in hexadecimal."""
 

@@ -30,6 +30,9 @@ from tvfs.vault.vault import Vault
 MOST_LISTED = 1000
 """Entries in one answer; 300 bytes each, and their results."""
 
+MOST_TRIED = 16
+"""Keys in one request for an entry."""
+
 LISTED_AT_A_TIME = 64
 """Before others get their turn."""
 
@@ -98,9 +101,15 @@ class EntriesRequests:
 
     async def get(self, session: VaultSession, request: GetEntry) -> EntryReply:
         """None is an answer, not an error."""
-        _check_names(request.scope, request.key)
-        found = self._vault.entries.get(request.scope, request.key, count_use=request.count_use)
-        return _reply(session, found)
+        if len(request.or_else) >= MOST_TRIED:
+            raise Rejected(f"{len(request.or_else) + 1} keys cannot be tried at once, at most {MOST_TRIED}")
+        for key in (request.key, *request.or_else):
+            _check_names(request.scope, key)
+            found = self._vault.entries.get(request.scope, key, count_use=request.count_use)
+            reply = _reply(session, found)
+            if reply.entry is not None:
+                break
+        return reply
 
     async def list_entries(self, session: VaultSession, request: ListEntries) -> Entries:
         """In key order; fewer than asked for only at the end.  What cannot be read is named, and hides nothing else."""
