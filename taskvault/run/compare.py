@@ -52,7 +52,7 @@ def _divergences(
     captured, now_s = executed.captured, time.time()
     assert captured is not None, "a run that is checked is captured"
     for name, before, now in zip(("stdout", "stderr"), stored.streams, (captured.stdout, captured.stderr), strict=True):
-        found = compare_content(name, io.BytesIO(fetched(client, before)), now, now_s=now_s)
+        found = compare_content(name, io.BytesIO(fetched(lambda: content_source(client), before)), now, now_s=now_s)
         if found is not None:
             yield found
     with tempfile.TemporaryDirectory(prefix="taskvault-check-") as directory:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from taskvault.run.digest_table import DigestTable
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.memory import Memory
 from taskvault.run.nested import directory_from, is_traced
-from taskvault.run.pathset import PathsetsUnusable, strong_key, unpack
+from taskvault.run.pathset import PathsetsUnusable, strong_keys, unpack
+from taskvault.run.quick_sight import QuickSight
 from taskvault.run.request import RunRequest
 from taskvault.run.storable import RunPlainly, RunUnstored
 from taskvault.run.toolchain import ProgramMissing
@@ -36,24 +39,20 @@ def prepare(home: Path, request: RunRequest, declaration: Declaration, client: C
 
 def find(client: Client, prepared: Prepared, scope: str, memory: Memory, *, patience_s: float) -> Entry | None:
     """Return the result whose pathset has the states that are on disk now; raise `RunPlainly` or `RunUnstored`."""
+    ask = _Asking(client, prepared, scope, patience_s)
+    sight = prepared.quick_sight(memory)
     try:
-        wanted = GetEntry(scope, prepared.weak_hash.hex(), count_use=True)
-        row = client.call(wanted, timeout_s=patience_s).entry
-        sight = prepared.quick_sight(memory)
-        for encoded in unpack(row.result) if row is not None and row.kind == "paths" else ():
-            plan = memory.plan(encoded)
-            try:
-                states = sight.planned_states(plan)
-            except (OSError, InputsUnusable):
-                continue
-            prepared.items, prepared.states = plan.pathset.items, states
-            keys = [
-                strong_key(prepared.weak_hash, encoded, [*states, *bound], prepared.hash_function).hex()
-                for bound in prepared.whereabouts.bindings()
-            ]
-            wanted = GetEntry(scope, keys[0], count_use=True, or_else=keys[1:])
-            entry = client.call(wanted, timeout_s=patience_s).entry
+        # What was found the last time is asked for at once: whatever other pathsets there are, it would be right.
+        likely = memory.likely_pathset(prepared.weak_hash)
+        if likely is not None:
+            entry = ask.result(likely, memory, sight)
             if entry is not None:
+                return entry
+        row = ask.entry([prepared.weak_hash.hex()])
+        for encoded in unpack(row.result) if row is not None and row.kind == "paths" else ():
+            entry = None if encoded == likely else ask.result(encoded, memory, sight)
+            if entry is not None:
+                memory.keep_likely(prepared.weak_hash, encoded)
                 return entry
     except PathsetsUnusable:
         return None
@@ -62,6 +61,31 @@ def find(client: Client, prepared: Prepared, scope: str, memory: Memory, *, pati
     except TaskVaultError as exc:
         raise RunUnstored(str(exc)) from exc
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    client: Client
+    prepared: Prepared
+    scope: str
+    patience_s: float
+
+    def entry(self, keys: Sequence[str]) -> Entry | None:
+        wanted = GetEntry(self.scope, keys[0], count_use=True, or_else=list(keys[1:]))
+        return self.client.call(wanted, timeout_s=self.patience_s).entry
+
+    def result(self, encoded: bytes, memory: Memory, sight: QuickSight) -> Entry | None:
+        """Return the result of a run with this pathset, if there is one of the states that are on disk now."""
+        prepared = self.prepared
+        plan = memory.plan(encoded)
+        try:
+            states = sight.planned_states(plan)
+        except (OSError, InputsUnusable):
+            return None
+        prepared.items, prepared.states = plan.pathset.items, states
+        bindings = prepared.whereabouts.bindings()
+        keys = strong_keys(prepared.weak_hash, encoded, states, bindings, prepared.hash_function)
+        return self.entry([key.hex() for key in keys])
 
 
 def shared_memory(request: RunRequest, hash_function: HashFunction) -> Memory:

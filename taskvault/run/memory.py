@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from taskvault.run.steady import DIRECTORIES_OF, FILES_OF, TICK_NS, FileSystems,
 
 MOST_KEPT = 200_000
 """Paths, digests, and directories; beyond that everything is forgotten at once."""
+
+LIKELY_S = 60.0
+"""For so long the row of a weak key is not asked for where a result was found by it: the owner counts its uses."""
 
 MOST_PATHSETS = 4_000
 """A pathset of a compiler call takes some 60 KiB, decoded."""
@@ -52,6 +56,7 @@ class Memory:
         self.now_ns = now_ns
         self._digests: dict[Identity, bytes] = {}
         self._plans: dict[bytes, Plan] = {}
+        self._likely: dict[bytes, tuple[float, bytes]] = {}
         self.states: dict[tuple[bytes, int], tuple[Identity, bytes]] = {}
         """By absolute path and look: what was there, and the state that was made of it."""
         self._absent: dict[bytes, tuple[Identity, set[bytes]]] = {}
@@ -108,6 +113,16 @@ class Memory:
             _make_room(self._absent)
             self._absent[directory] = identity, names
         return names
+
+    def likely_pathset(self, weak: bytes) -> bytes | None:
+        """Return the pathset by which a result was found for a weak key, if that was just now."""
+        moment_s, encoded = self._likely.get(weak, (0.0, b""))
+        return encoded if encoded and time.monotonic() - moment_s < LIKELY_S else None
+
+    def keep_likely(self, weak: bytes, encoded: bytes) -> None:
+        """Remember by which pathset a result was found."""
+        _make_room(self._likely)
+        self._likely[weak] = time.monotonic(), encoded
 
     def plan(self, encoded: bytes) -> Plan:
         """Return a pathset decoded; raise `PathsetsUnusable`."""

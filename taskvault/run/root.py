@@ -52,4 +52,4 @@ def find_place(workdir: Path, named: Path | None, *, anywhere: bool = False) -> 
 
 
 def _nearest(start: Path, marker: str) -> Path | None:
-    return next((place for place in (start, *start.parents) if (place / marker).exists()), None)
+    return next((place for place in (start, *start.parents) if os.path.exists(f"{place}/{marker}")), None)

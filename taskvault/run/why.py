@@ -40,7 +40,9 @@ def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
     """Return why `record` was no hit: what differs from the nearest of the runs before it that left a result."""
     if record.outcome == "hit":
         return Explanation(record)
-    before = _with_reasons(o for o in others if _number(o) < _number(record) and o.outcome in STORED)
+    # A hit that follows another of the same is recorded without what it looked at: there is nothing to compare with.
+    known = (o for o in others if _number(o) < _number(record) and o.outcome in STORED and (o.facts or o.key == ""))
+    before = _with_reasons(known)
     candidates = [(differences(other, record), other) for other in before]
     if not candidates:
         return Explanation(record)
