@@ -28,6 +28,7 @@ def private_directory() -> Path:
     place = Path(_ABOVE, f"taskvault-{os.geteuid()}")
     with suppress(FileExistsError):
         os.mkdir(place, 0o700)
+        os.chmod(place, 0o700)  # whatever the umask
     status = os.lstat(place)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise NotPrivate(place)

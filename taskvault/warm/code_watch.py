@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 EVERY_S = 0.5
 """An installation takes longer."""
@@ -14,16 +14,17 @@ EVERY_S = 0.5
 class CodeWatch:
     """The files of the modules that were loaded when it was made, and the directories that plugins are found in."""
 
-    def __init__(self, places: Iterable[str] | None = None) -> None:
+    def __init__(self, places: Iterable[str] | None = None, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
         self._places = sorted(set(_loaded() if places is None else places))
         self._known = self._look()
-        self._looked_s = time.monotonic()
+        self._looked_s = now_s()
 
     def has_changed(self) -> bool:
         """Whether one of them is not what it was; looks at most twice a second."""
-        if time.monotonic() - self._looked_s < EVERY_S:
+        if self._now_s() - self._looked_s < EVERY_S:
             return False
-        self._looked_s = time.monotonic()
+        self._looked_s = self._now_s()
         return self._look() != self._known
 
     def _look(self) -> list[tuple[int, ...]]:
@@ -32,7 +33,8 @@ class CodeWatch:
 
 def _loaded() -> Iterable[str]:
     yield os.path.realpath(sys.executable)
-    yield from (path for path in sys.path if path)
+    # Where plugins come and go.
+    yield from (path for path in sys.path if path.endswith("-packages"))
     for module in list(sys.modules.values()):
         place = getattr(module, "__file__", None)
         if place and not place.startswith(sys.base_prefix):

@@ -48,7 +48,7 @@ class Pool:
         with suppress(FileNotFoundError):
             self._place.unlink()
         stays, ends = os.pipe()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(self._place))
             listener.listen(_BACKLOG)
@@ -68,6 +68,8 @@ class Pool:
                 if self._is_at(ours):
                     self._place.unlink()
                 os.close(ends)
+                os.close(stays)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for worker in self._workers:
             os.waitpid(worker, 0)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskvault.client import Client
-from taskvault.errors import DaemonUnreachable
 from taskvault.protocol.messages import Entry, RecordRun
 from taskvault.run.declaration import Declaration, declare
 from taskvault.run.digest_table import DigestTable
@@ -105,15 +104,11 @@ class Replayer:
         declaration = declare(request)
         patience_s = _patience_s(asked)
         client = self._connected(patience_s)
-        try:
-            prepared = prepare(self._home, request, declaration, client)
-            entry = self._find(client, prepared, request, patience_s)
-            if entry is None:
-                raise NotHere
-            result = read_result(entry, client.welcome.hash)
-        except DaemonUnreachable:
-            self.rest()
-            raise
+        prepared = prepare(self._home, request, declaration, client)
+        entry = self._find(client, prepared, request, patience_s)
+        if entry is None:
+            raise NotHere
+        result = read_result(entry, client.welcome.hash)
         return _Hit(request, declaration, prepared, entry, result, started_ns)
 
     def _find(self, client: Client, prepared: Prepared, request: RunRequest, patience_s: float) -> Entry | None:

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import struct
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -42,8 +43,17 @@ OUTDATED = 75
 class Worker:
     """Answers the launchers that connect to a socket, one after the other."""
 
-    def __init__(self, listener: socket.socket, replayer: Replayer, code: CodeWatch, used: Callable[[], None]) -> None:
-        """`used` is called at each request."""
+    def __init__(
+        self,
+        listener: socket.socket,
+        replayer: Replayer,
+        code: CodeWatch,
+        *,
+        used: Callable[[], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        """`used` is called at each request, `tell` with what went wrong inside of us."""
+        self._tell = tell
         self._used = used
         self._listener = listener
         self._replayer = replayer
@@ -93,6 +103,8 @@ class Worker:
                 _send(connection, answer, kept_back)
             except (NotUnderstood, NotHere):
                 connection.sendall(NOT_HERE)
+            except Exception:  # noqa: BLE001  # the outermost line of a request: a bug of ours must not end the next one too
+                self._tell(traceback.format_exc())
 
 
 def _peer_user(connection: socket.socket) -> int:

@@ -44,8 +44,8 @@ bool name_socket(const char *python, const char *home, const char *identity, cha
     struct stat status;
     char directory[64];
     snprintf(directory, sizeof directory, "/tmp/taskvault-%u", geteuid());
-    if (mkdir(directory, 0700) && lstat(directory, &status))
-        return false;
+    if (mkdir(directory, 0700) == 0)
+        chmod(directory, 0700); /* whatever the umask */
     if (lstat(directory, &status) || !S_ISDIR(status.st_mode) || status.st_uid != geteuid() || status.st_mode & 077)
         return false;
     uint64_t sum = hash(hash(hash(0xcbf29ce484222325ULL, home), python), value_of(environment, "PYTHONPATH"));
@@ -78,7 +78,9 @@ static void become_it(const char *const given[4], char *const *environment, int 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     umask(077);
-    char *arguments[] = {(char *)given[0], "-m", "taskvault.warm", (char *)given[1], (char *)given[2], (char *)given[3], NULL};
+    /* -P: no module comes from the directory that it happens to be in. */
+    char *arguments[] = {
+        (char *)given[0], "-P", "-m", "taskvault.warm", (char *)given[1], (char *)given[2], (char *)given[3], NULL};
     execve(given[0], arguments, kept);
     _exit(1);
 }
