@@ -65,6 +65,8 @@ class Launcher:
     def tool(self, name: str, *arguments: str, stdin: int | None = None, **more: Any) -> Launched:
         """Start a tool."""
         out, err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  # until it has ended
+        # A shell would set it.
+        more["env"] = {"PWD": str(more["cwd"]), **more["env"]}
         process = subprocess.Popen(
             [self.directory / name, *arguments], stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=more.pop("stdout", out), stderr=err, **more,
