@@ -17,8 +17,8 @@ from taskvault.run.memory import Memory
 from taskvault.run.nested import directory_from, is_traced
 from taskvault.run.pathset import PathsetsUnusable, strong_keys, unpack
 from taskvault.run.quick_sight import QuickSight
+from taskvault.run.refusals import RunPlainly, RunUnstored
 from taskvault.run.request import RunRequest
-from taskvault.run.storable import RunPlainly, RunUnstored
 from taskvault.run.toolchain import ProgramMissing
 from taskvault.run.traced_preparation import Prepared, prepare_traced
 from tvfs.errors import TaskVaultError

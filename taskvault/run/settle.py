@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from taskvault.run.caller import umask_now
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Order, Pathset
 from taskvault.run.places import Place, Places
-from taskvault.run.preparation import umask_now
 from taskvault.run.sources import tracked_files
 from taskvault.run.states import (
     DIRECTORY,

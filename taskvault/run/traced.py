@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,17 +21,17 @@ from taskvault.run.lookup import find, prepare, shared_memory
 from taskvault.run.memory import Memory
 from taskvault.run.named_outputs import named_outputs
 from taskvault.run.nested import Note, directory_from, environment_for, is_traced, leave
-from taskvault.run.replay import read_result, replay
+from taskvault.run.refusals import WRITE_TROUBLE, RunUnstored
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
 from taskvault.run.stdin import READ_IT, Stdin
-from taskvault.run.storable import WRITE_TROUBLE, RunUnstored
 from taskvault.run.traced_preparation import Prepared
 from taskvault.run.turns import turn
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import PluginRegistry
 
 if TYPE_CHECKING:
+    from taskvault.run.replay import StoredResult
     from taskvault.run.traced_storing import Storing
     from tvfs.plugin_api import Tracer
 
@@ -121,12 +122,11 @@ class TracedRun:
     # --- run ---------------------------------------------------------------------------------------------------------
 
     def _execute(self, prepared: Prepared, known: Entry | None) -> int:
-        # Imported here: a hit needs nothing of it.
-        from taskvault.run.traced_storing import Storing
-
         tracer = working_tracer()
         if tracer is None:
             raise RunUnstored("no tracer works here; tv doctor says why")
+        loading = threading.Thread(target=_load_storing)
+        loading.start()
         with _scratch(prepared) as (temporary, notes):
             environment = environment_for(self._declaration.environment, str(temporary), str(notes))
             stdin = Stdin()
@@ -139,6 +139,9 @@ class TracedRun:
                 capture=True,
                 tracer=tracer,
             )
+            loading.join()
+            from taskvault.run.traced_storing import Storing
+
             digests = Digests(prepared.hash_function, self._memory)
             storing = Storing(
                 self._home, self._request, prepared, tracer.name, digests, replace=self._stale is not None
@@ -226,6 +229,26 @@ class TracedRun:
             started_ns=time.time_ns() - executed.duration_ns,
             named=named_outputs(self._request.command, self._request.workdir, places.root, executed.began_ns),
         )
+
+
+def read_result(entry: Entry, function: str) -> StoredResult:
+    """Return what an entry says; raise `ResultUnusable`."""
+    # Imported here, as below: a miss needs nothing of it before its command has been started.
+    from taskvault.run import replay as replaying
+
+    return replaying.read_result(entry, function)
+
+
+def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> OSError | None:
+    """Put all outputs in place, then write what was written; see `taskvault.run.replay`."""
+    from taskvault.run import replay as replaying
+
+    return replaying.replay(client, result, root, umask=umask)
+
+
+def _load_storing() -> None:
+    """Load what is needed when the command has ended, while it runs."""
+    import taskvault.run.traced_storing  # noqa: F401  # loaded is all that it shall be
 
 
 def working_tracer() -> Tracer | None:

@@ -12,12 +12,12 @@ import msgspec
 
 from taskvault.protocol.address import SOCKET_NAME
 from taskvault.run.as_text import text
+from taskvault.run.caller import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
 from taskvault.run.memory import Memory
 from taskvault.run.pathset import Item
 from taskvault.run.places import Places
-from taskvault.run.preparation import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.project import ProjectRules
 from taskvault.run.quick_sight import QuickSight
 from taskvault.run.request import RunRequest

@@ -16,10 +16,10 @@ from taskvault.run.digest_table import DigestTable
 from taskvault.run.lookup import find, prepare
 from taskvault.run.memory import Memory
 from taskvault.run.reach import PATIENCE_S
+from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.replay import StoredResult, read_result, restore
 from taskvault.run.report import Outcome, line, record_of
 from taskvault.run.request import RunRequest
-from taskvault.run.storable import WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.traced_preparation import Prepared
 from taskvault.warm.kept_content import KeptContent
 from taskvault.warm.launch_request import LaunchRequest, run_request

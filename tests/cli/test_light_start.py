@@ -192,11 +192,10 @@ def test_without_tv_the_tool_runs_plainly(launcher: Launcher, project: Path, tmp
 @pytest.fixture
 def alone(tmp_path: Path, project: Path, launcher: Launcher) -> Iterator[Path]:
     """Where the warm process of a vault that is not there would listen."""
-    env = {"PATH": os.environ["PATH"], "TASKVAULT_HOME": str(tmp_path / "none")}
-    directory = Path(f"/tmp/taskvault-{os.geteuid()}")
-    before = {place.name for place in directory.glob(f"warm-*{LOCK}")}
-    launcher.tool("cat", "in", cwd=project, env=env).wait()
-    (lock,) = [place for place in directory.glob(f"warm-*{LOCK}") if place.name not in before]
+    home = str(tmp_path / "none")
+    launcher.tool("cat", "in", cwd=project, env={"PATH": os.environ["PATH"], "TASKVAULT_HOME": home}).wait()
+    locks = Path(f"/tmp/taskvault-{os.geteuid()}").glob(f"warm-*{LOCK}")
+    (lock,) = [place for place in locks if place.read_text() == home]
     place = Path(str(lock).removesuffix(LOCK))
     wait_until(lambda: place not in [each.place for each in running()])
     yield place
@@ -218,7 +217,7 @@ def answering(place: Path, *answers: bytes) -> threading.Thread:
                     connection.recv(1 << 20)
                     connection.sendall(each)
 
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     return thread
 

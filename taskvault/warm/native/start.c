@@ -100,6 +100,9 @@ void start_warm_process(const char *const arguments[4], char *const *environment
         return;
     }
     futimens(lock, NULL);
+    /* For people: which vault it serves. */
+    if (ftruncate(lock, 0) || write(lock, arguments[1], strlen(arguments[1])) < 0)
+        dprintf(2, "tv: %s cannot be written to\n", place);
     pid_t child = fork();
     if (child == 0) {
         /* Of a session of its own, and a child of nobody who waits. */
