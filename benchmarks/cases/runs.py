@@ -152,9 +152,8 @@ def _built(project: Project, side: Side) -> float:
 
 
 def _warm_up(measured: Callable[[], object]) -> None:
-    # The first call starts the warm process, the second may still find it loading.
-    for _ in range(3):
-        measured()
+    # The first one starts the warm process, which the next finds loaded.
+    measured()
 
 
 def _outcome(case: str, series: list[list[float]], promised: tuple[float, float] | None) -> Outcome:
