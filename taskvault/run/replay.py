@@ -148,6 +148,16 @@ def restore(
     return _in_order(streams, result.order)
 
 
+def _clear(place: Path) -> None:
+    """Remove what was set aside, if anything was."""
+    try:
+        os.unlink(place)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def _is_plain(client: Client, result: StoredResult, root: Path, sources: Sources) -> bool:
     """Whether all outputs are a few files, to be copied: as of a compiler, which is called most often."""
     if result.deleted or result.stamped or any(each.is_directory for each in result.outputs):
@@ -183,8 +193,7 @@ def _restore_files(result: StoredResult, root: Path, umask: int, sources: Source
                 _publish(places[output.path], root, output, undo)
     finally:
         for place in places.values():
-            with suppress(FileNotFoundError):
-                os.unlink(place)
+            _clear(place)
 
 
 @contextmanager
