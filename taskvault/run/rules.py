@@ -62,6 +62,11 @@ COUNT_PROCESSORS = re.compile(r"(?:ninja|samu|java|javac|node|rustc|cargo|go|dot
 """Programs that read `LIMITS` only to learn how many processors and how much memory they may use: as good as asking the
 kernel for the number of processors, which no tracer sees."""
 
+CRATES = re.compile(r".*/deps\Z", re.DOTALL)
+SEARCHES_CRATES = frozenset({"rustc"})
+"""Programs that list such a directory, in which cargo puts all crates of a build, only to find those that they open: by
+name and hash, so that it does not count what else is there."""
+
 TOOL_CACHES = (
     "~/.cache", "~/.cache/*", "~/.ccache/*", "~/.npm/_cacache/*", "~/.npm/_logs/*", "~/.npm/_update-notifier*",
     "~/.cargo/registry/*", "~/.cargo/git/*", "~/.cargo/.package-cache*", "~/.cargo/.global-cache*", "~/go/pkg/mod/*",
