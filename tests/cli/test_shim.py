@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,20 @@ def test_what_the_build_tool_removes_of_a_compilers_files_is_stored_too(
     assert vault.tv("run", "--", "sh", "-ec", build, cwd=project, env=inside).out == first.out
     again = outcomes(vault, project)[:3]
     assert sorted(again) == sorted([(build, "stored"), ("one.c", "hit"), ("two.c", "stored")])
+
+
+def test_makes_jobs_are_shared_through_runs(vault: Vault, project: Path) -> None:
+    (project / "Makefile").write_text(
+        "all:\n\t+@$(TV) run -- $(MAKE) --no-print-directory parts\nparts: one two\none two:\n\t@echo $@ made\n"
+    )
+    tv = f"TV={sys.executable} -m taskvault"
+    done = subprocess.run(
+        ["make", "-j2", tv], cwd=project, env=vault.environment(), capture_output=True, text=True, check=True
+    )
+    nested = vault.tv("run", "--", "make", "-j2", tv, "--always-make", cwd=project)
+    for out, err in ((done.stdout, done.stderr), (nested.out, nested.err)):
+        assert sorted(out.split("\n")) == ["", "one made", "two made"]
+        assert "jobserver" not in err
 
 
 def test_a_shim_works_alone_and_without_a_vault(vault: Vault, project: Path, tmp_path: Path) -> None:

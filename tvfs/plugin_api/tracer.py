@@ -117,6 +117,8 @@ class TracedCommand:
     """A descriptor; None: the caller's own, as for the other two."""
     stdout: int | None = None
     stderr: int | None = None
+    descriptors: tuple[int, ...] = ()
+    """Of the caller, which the command gets too."""
 
 
 class TracedProcess(Protocol):

@@ -88,7 +88,7 @@ class NativeProcess(StartedProcess):
                 stdin=command.stdin,
                 stdout=command.stdout,
                 stderr=command.stderr,
-                pass_fds=passed,
+                pass_fds=(*passed, *command.descriptors),
             )
             super().__init__(process)
             os.close(trouble)

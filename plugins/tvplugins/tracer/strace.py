@@ -60,6 +60,7 @@ class StraceTracer:
                 stdin=command.stdin,
                 stdout=command.stdout,
                 stderr=command.stderr,
+                pass_fds=command.descriptors,
             )
         except BaseException:
             record.close()
