@@ -53,7 +53,8 @@ def result_of(ended: Ended, sight: Sight) -> Finished:
     if leaked is not None:
         raise InputsUnusable(f"what it made holds the value of the variable {leaked}, which does not count")
     binding = where.binding(held)
-    prepared.bound = "it looked at what lies beside it" if settled.pathset.bound_to_parent else where.reason(held)
+    beside = "it looked at what lies beside it" if settled.pathset.bound_to_parent else ""
+    prepared.bound = where.reason(held) or beside
 
     def found_by(pathset: Pathset, states: Sequence[bytes]) -> tuple[Digest, bytes]:
         encoded, function = encode(pathset), prepared.hash_function
