@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.workloads.bench import Bench
-from tests.workloads.compiled import CARGO, CMAKE, SMALL_MAKE
+from tests.workloads.compiled import CMAKE, SMALL_MAKE
 from tests.workloads.vault import Up, vault_up
 from tests.workloads.workload import Workload
 
@@ -28,7 +28,7 @@ class Way:
     name: str
     workload: Workload
     build: str
-    """For `sh`; TV is `tv`, and WRAPPER a script that runs its arguments through it."""
+    """For `sh`; TV is `tv`."""
     clean: str
     change: str
     executed: tuple[str, ...]
@@ -55,11 +55,6 @@ WAYS = (
     Way(
         "a launcher of CMake", CMAKE, _CMAKE, "rm -r build", "echo 'int more;' >> json_util.c",
         ("json_util.c.o -c",), 40,
-    ),
-    Way(
-        "a wrapper of rustc", CARGO, "CARGO_INCREMENTAL=0 RUSTC_WRAPPER=$WRAPPER cargo build -q", "rm -r target",
-        "echo >> src/main.rs",
-        ("--crate-name workload", "-vV", "--print", "--crate-name ___"), 60,
     ),
 )  # fmt: skip
 
@@ -88,7 +83,7 @@ class Site:
     def build(self, *, inside: bool) -> list[str]:
         """Build, each call by itself or all of them inside a run; return the calls that were executed."""
         known = {run["run"] for run in self._runs()}
-        script = self.way.build.replace("$TV", self.vault.tv[0]).replace("$WRAPPER", str(self.root.parent / "wrapper"))
+        script = self.way.build.replace("$TV", self.vault.tv[0])
         if inside:
             script = f"{self.vault.tv[0]} run -- sh -ec {_quoted(script)}"
         self.shell(script)
@@ -118,9 +113,6 @@ def site(vault: Up, tmp_path: Path, request: pytest.FixtureRequest) -> Site:
     if way.shims:
         subprocess.run([*vault.tv, "shim", str(tmp_path / "shims"), *way.shims], env=environment, check=True)
         environment["PATH"] = f"{tmp_path / 'shims'}:{environment['PATH']}"
-    wrapper = root.parent / "wrapper"
-    wrapper.write_text(f'#!/bin/sh\nexec {vault.tv[0]} run --quiet --root {root} -- "$@"\n')
-    wrapper.chmod(0o755)
     return Site(way, vault, root, environment)
 
 
