@@ -80,6 +80,7 @@ def test_makes_jobs_are_shared_through_runs(vault: Vault, project: Path) -> None
     for out, err in ((done.stdout, done.stderr), (nested.out, nested.err)):
         assert sorted(out.split("\n")) == ["", "one made", "two made"]
         assert "jobserver" not in err
+    assert nested.err.rstrip().endswith(", stored")
 
 
 def test_a_shim_works_alone_and_without_a_vault(vault: Vault, project: Path, tmp_path: Path) -> None:

@@ -298,6 +298,9 @@ class Actions:
             # No path at all: the kernel refuses it, and so says nothing.
             return None
         base = place.base or task.directory.path
+        own = _OWN.match(base)
+        if own and own[1] is not None and int(own[1]) == task.process.pid:
+            return "/proc/self" + base[own.end() :]
         return base if base.startswith("/") and not base.endswith(DELETED) else None
 
     def _in_proc(self, task: Task, path: str, call: Call, follow: bool) -> str | None:
