@@ -17,7 +17,7 @@ from taskvault.run.project import NO_RULES, ProjectRules
 from taskvault.run.rules import is_session_variable
 from tvfs.plugin_api import HashFunction
 
-KEY_FORMAT = b"taskvault traced run 1"
+KEY_FORMAT = b"taskvault traced run 2"
 
 
 @dataclass(frozen=True, slots=True)
