@@ -266,6 +266,8 @@ class Why(Answer, frozen=True, kw_only=True):
     nearest: str | None
     """Number of the nearest known run."""
     changes: list[Change]
+    unsteady: str | None = None
+    """Why the result under its key is not used any more: it did not make the same when it was audited."""
 
 
 # --- operating -------------------------------------------------------------------------------------------------------

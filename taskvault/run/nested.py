@@ -55,6 +55,8 @@ class Note(msgspec.Struct, frozen=True):
     order: list[tuple[int, int]]
     incomplete: str
     started_ns: int
+    refresh: bool = False
+    """Somebody insists that it is stored."""
 
     def prepared(self, hash_function: HashFunction) -> Prepared:
         """Return the run as it was known before it started."""

@@ -132,9 +132,11 @@ class TracedRun:
                 for bound in prepared.whereabouts.bindings():
                     key = strong_key(prepared.weak_hash, encoded, [*states, *bound], prepared.hash_function)
                     wanted = GetEntry(self._request.scope, key.hex(), count_use=True)
-                    entry = client.call(wanted, timeout_s=self._patience_s).entry
-                    if entry is not None:
-                        return entry
+                    reply = client.call(wanted, timeout_s=self._patience_s)
+                    if reply.entry is not None:
+                        return reply.entry
+                    if reply.unsteady is not None:
+                        prepared.unsteady[reply.unsteady.key] = reply.unsteady
         except PathsetsUnusable:
             return None
         except (DaemonUnreachable, DaemonWedged) as exc:
@@ -253,6 +255,7 @@ class TracedRun:
             order=captured.order,
             incomplete=captured.incomplete,
             started_ns=time.time_ns() - executed.duration_ns,
+            refresh=self._request.mode is Mode.REFRESH,
         )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from taskvault.protocol.address import SOCKET_NAME
+from taskvault.protocol.messages import UnsteadyKey
 from taskvault.run.as_text import text
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
@@ -43,6 +44,8 @@ class Prepared:
     items: Sequence[Item] = ()
     """What it looked at, as far as that is known yet."""
     states: Sequence[bytes] = ()
+    unsteady: dict[str, UnsteadyKey] = field(default_factory=dict)
+    """Keys that would have been its own, but did not make the same when they were audited."""
 
     @property
     def root(self) -> Path:

@@ -15,6 +15,7 @@ from taskvault.protocol.messages import (
     RemoveEntry,
     SaveEntry,
     SetPin,
+    UnsteadyKey,
 )
 from tvd.control.answer import Table
 from tvd.control.snapshots import Snapshots
@@ -75,6 +76,8 @@ class EntriesRequests:
         entries = self._vault.entries
         if not request.replace and entries.exists(request.scope, request.key):
             raise KeyExists(request.scope, request.key)
+        # Refused before the views are touched.
+        entries.check_steady(request.scope, request.key, despite_mark=request.despite_mark)
         now_ns = self._vault.clock.now_ns()
         entry = StoredEntry(
             request.scope,
@@ -93,14 +96,20 @@ class EntriesRequests:
         with self._views.changing(request.scope, request.key):
             self._views.hide(request.scope, request.key)
             self._views.show(entry)
-            await entries.put(entry, who=session.who, replace=request.replace)
+            await entries.put(entry, who=session.who, replace=request.replace, despite_mark=request.despite_mark)
         return EntryReply(entry_of(entry))
 
     async def get(self, session: VaultSession, request: GetEntry) -> EntryReply:
         """None is an answer, not an error."""
         _check_names(request.scope, request.key)
         found = self._vault.entries.get(request.scope, request.key, count_use=request.count_use)
-        return _reply(session, found)
+        reply = _reply(session, found)
+        return reply if reply.entry is not None else EntryReply(None, self._mark(request))
+
+    def _mark(self, request: GetEntry) -> UnsteadyKey | None:
+        """Say why there is no entry, if the key is marked."""
+        mark = self._vault.entries.unsteady.get(request.scope, request.key)
+        return None if mark is None else UnsteadyKey(request.key, mark.run, mark.how, mark.marked_ns)
 
     async def list_entries(self, session: VaultSession, request: ListEntries) -> Entries:
         """In key order; fewer than asked for only at the end.  What cannot be read is named, and hides nothing else."""
