@@ -15,6 +15,8 @@ from taskvault.cli.answer import Answer
 from taskvault.cli.checking_answers import AuditChecked as AuditChecked
 from taskvault.cli.checking_answers import AuditEntry as AuditEntry
 from taskvault.cli.checking_answers import ContentVerified as ContentVerified
+from taskvault.cli.checking_answers import RunAudited as RunAudited
+from taskvault.cli.checking_answers import RunsAudited as RunsAudited
 from taskvault.cli.checking_answers import VaultChecked as VaultChecked
 from taskvault.cli.checking_answers import VaultFinding as VaultFinding
 
@@ -434,6 +436,7 @@ ANSWERS: dict[str, object] = {
     "fsck": VaultChecked,
     "audit": list[AuditEntry],
     "audit verify": AuditChecked,
+    "audit runs": RunsAudited,
     "top": Sample,
     "du": list[PathSize] | VaultSize,
     "show": PathState,

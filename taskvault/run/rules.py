@@ -24,7 +24,7 @@ SESSION_VARIABLES = (
     # a scratch directory is the run's own
     "TMPDIR", "TMP", "TEMP",
     # ours
-    "TASKVAULT", "TASKVAULT_HOME", "TASKVAULT_PATIENCE_S", "TASKVAULT_RUN",
+    "TASKVAULT", "TASKVAULT_HOME", "TASKVAULT_PATIENCE_S", "TASKVAULT_RUN", "TASKVAULT_AUDIT",
     # how many jobs run at once, and make's own bookkeeping of it
     "MAKELEVEL", "MFLAGS", "CARGO_MAKEFLAGS", "NUM_JOBS",
 )  # fmt: skip
