@@ -34,19 +34,22 @@ class NotRepeatable(TaskVaultError):
         self.reason = reason
 
 
-def make_ready(client: Client, prepared: Prepared, stored: Entry) -> None:
-    """Change a view of the root so that it leads to a stored result; raise `NotRepeatable` if it does not.
-
-    It may do so as it is; else without what the run has made, as before a build that begins with nothing.
-    """
+def leads_to(client: Client, prepared: Prepared, stored: Entry) -> bool:
+    """Whether what is on disk now leads to a stored result; raise `NotRepeatable` if it cannot be so apart."""
     pathset = _found(client, prepared, stored)
-    if pathset is None:
-        _remove_outputs(client, prepared.root, stored)
-        pathset = _found(client, prepared, stored)
-    if pathset is None:
-        raise NotRepeatable(CHANGED)
-    if any(_OWN_VIEW.match(item.path) for item in pathset.items):
+    if pathset is not None and any(_OWN_VIEW.match(item.path) for item in pathset.items):
         raise NotRepeatable(OWN_VIEW)
+    return pathset is not None
+
+
+def make_ready(client: Client, prepared: Prepared, stored: Entry) -> None:
+    """Remove what a run has made from a view of its root, as before a build that begins with nothing.
+
+    Raise `NotRepeatable` if that does not lead to its result either.
+    """
+    _remove_outputs(client, prepared.root, stored)
+    if not leads_to(client, prepared, stored):
+        raise NotRepeatable(CHANGED)
 
 
 def _found(client: Client, prepared: Prepared, stored: Entry) -> Pathset | None:

@@ -20,7 +20,7 @@ from taskvault.run.compare import DIFFERS, difference
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed, execute
-from taskvault.run.found_again import NotRepeatable, make_ready
+from taskvault.run.found_again import NotRepeatable, leads_to, make_ready
 from taskvault.run.nested import environment_for
 from taskvault.run.request import RunRequest
 from taskvault.run.states import Sight
@@ -62,7 +62,10 @@ class Rehearsal:
     stored: Entry
 
     def judge(self, client: Client, tracer: Tracer, *, timeout_s: float) -> Judged:
-        """Repeat it; raise `ApartImpossible` or `TimeOver`.  The connection is used in another process meanwhile."""
+        """Repeat it; raise `ApartImpossible`, `NotRepeatable` or `TimeOver`.
+
+        The connection is used in another process meanwhile.
+        """
         judged = self._apart(client, lambda: self._repeat(client, tracer), timeout_s)
         if judged.verdict is not Verdict.DIFFERS:
             return judged
@@ -72,10 +75,13 @@ class Rehearsal:
 
     def _apart(self, client: Client, act: Callable[[], Judged], timeout_s: float) -> Judged:
         scratch = Path(self.prepared.places.scratch)
+        # Looked at from here: where users are mapped, apart the owners of files are not all known.
+        is_ready = leads_to(client, self.prepared, self.stored)
 
         def body() -> bytes:
             try:
-                make_ready(client, self.prepared, self.stored)
+                if not is_ready:
+                    make_ready(client, self.prepared, self.stored)
                 judged = act()
             except NotRepeatable as exc:
                 judged = Judged(Verdict.UNKNOWN, exc.reason)
