@@ -159,7 +159,7 @@ def _in_first_process(above: int, writing: int, root: Path, scratch: Path, body:
             _make_view(root, scratch, as_root=user == 0)
             try:
                 answer = _DONE + body()
-            except Exception as exc:
+            except Exception as exc:  # whatever it is that we did wrong, it is told to whoever waits
                 raise RootUnfit(_reason(exc)) from exc
             _answer(writing, answer)
     os.close(writing)
