@@ -9,13 +9,14 @@ TEST_PROCESSES ?= $(shell echo $$((2 * $$(nproc))))
 SECONDS ?= 120
 TARGETS ?=
 PJDFSTEST ?=
+NAMES ?=
 # Lock files must hold for every machine, so they are made from the public index alone, whatever pip is told here.
 PIP_COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --no-config \
 	--generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench fuzz slow posix durability wheel wheel-test lock clean docs reference man
+.PHONY: help setup run test check format bench fuzz slow posix durability workloads wheel wheel-test lock clean docs reference man
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -60,6 +61,10 @@ posix: setup ## the long proofs of the filesystem, hours; PJDFSTEST=DIR for that
 
 durability: setup ## the long proofs of what survives kills and power loss, an hour or two; see docs/design/durability.md
 	@$(BIN)/python -m tests.durability
+
+workloads: setup ## real work stored, replayed, changed and moved, NAMES= for some of it; docs/design/workloads.md
+	@packaging/system_packages.sh $$(cat tests/workloads/packages.txt)
+	@$(BIN)/python -m tests.workloads $(NAMES)
 
 wheel: setup ## build dist/taskvault-*.whl
 	@rm -rf dist

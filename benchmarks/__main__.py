@@ -18,6 +18,7 @@ from benchmarks.cases import (
     eviction,
     filesystem,
     memory,
+    runs,
     save,
     sequential,
     space,
@@ -39,6 +40,7 @@ CASES: dict[str, Callable[[Path, int], Sequence[Outcome | Table]]] = {
     "space": space.measure,
     "eviction": eviction.measure,
     "tracer": tracer.measure,
+    "runs": runs.measure,
     "transport": transport.measure,
     "filesystem": filesystem.measure,
 }

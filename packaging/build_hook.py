@@ -1,6 +1,7 @@
-"""Compiles the native tracer while a wheel is built, or this checkout is installed for development.
+"""Compiles the native programs while a wheel is built, or this checkout is installed for development.
 
-Without a C compiler, or elsewhere than on x86-64, the wheel has none and the tracer through strace serves.
+Without a C compiler, or elsewhere than on x86-64, the wheel has none: the tracer through strace serves, and every call
+of `tv run` starts Python.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NATIVE = Path("plugins/tvplugins/tracer/native")
+TRACER = Path("plugins/tvplugins/tracer/native")
+LAUNCHER = Path("taskvault/warm/native")
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
 # A block of bytes that needs nothing of the program that it is mapped into.
 ALONE = [
@@ -23,44 +26,73 @@ ALONE = [
     *("-fno-tree-vectorize", "-mgeneral-regs-only", "-nostdlib", "-static"),
     "-Wl,-T,inside.ld,--oformat=binary,--build-id=none",
 ]
+TRACER_SOURCES = [
+    "trace.c",
+    "stops.c",
+    "call_stops.c",
+    "programs.c",
+    "tasks.c",
+    "filter.c",
+    "record.c",
+    "inject.c",
+    "sites.c",
+    "texts.c",
+]
 PRODUCTS = {
-    "taskvault-trace": [*FLAGS, "trace.c", "record.c", "inject.c", "sites.c"],
-    "taskvault-inside.bin": [*FLAGS, *ALONE, "inside.c"],
+    TRACER: {
+        "taskvault-trace": [*FLAGS, *TRACER_SOURCES],
+        "taskvault-inside.bin": [*FLAGS, *ALONE, "inside.c", "maps.c"],
+    },
+    # Without libraries to load it starts in half the time.
+    LAUNCHER: {"taskvault-launch": [*FLAGS, "-static", "launch.c", "identity.c", "ask.c", "start.c"]},
 }
+"""Directory to products and how each is compiled."""
 
 
-class NativeTracerHook(BuildHookInterface):  # type: ignore[type-arg]
+class NativeHook(BuildHookInterface):  # type: ignore[type-arg]
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        folder = Path(self.root) / NATIVE
-        reason = compile_all(folder)
-        if reason:
-            self.app.display_warning(f"The native tracer is left out ({reason}); strace serves in its place.")
-            return
-        if version != "editable":
-            build_data["force_include"] |= {str(folder / name): f"tvplugins/tracer/native/{name}" for name in PRODUCTS}
-            build_data["pure_python"] = False
-            build_data["tag"] = "py3-none-linux_x86_64"
+        for folder, products in PRODUCTS.items():
+            reason = compile_all(Path(self.root) / folder, products)
+            if reason:
+                self.app.display_warning(f"The programs of {folder} are left out ({reason}); Python does it instead.")
+            elif version != "editable":
+                inside = str(folder).removeprefix("plugins/")
+                build_data["force_include"] |= {
+                    str(Path(self.root) / folder / name): f"{inside}/{name}" for name in products
+                }
+                build_data["pure_python"] = False
+                build_data["tag"] = "py3-none-linux_x86_64"
 
 
-def compile_all(folder: Path) -> str:
-    """Compile what is not there; return why it cannot be done, or nothing."""
+def compile_all(folder: Path, products: Mapping[str, list[str]]) -> str:
+    """Compile what belongs into a folder; return why it cannot be done, or nothing."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"this is {sys.platform} on {platform.machine()}"
     if compiler is None:
         return "there is no C compiler"
-    for name, arguments in PRODUCTS.items():
-        # To another name first: a program that runs cannot be written over.
-        done = subprocess.run(
-            [compiler, *arguments, "-o", f"{name}.new"], cwd=folder, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{compiler} failed"
-        (folder / f"{name}.new").replace(folder / name)
+    for name, arguments in products.items():
+        reason = _compiled(compiler, folder, name, arguments)
+        if reason and "-static" in arguments:
+            # The C library may be there only as one to be loaded.
+            reason = _compiled(compiler, folder, name, [each for each in arguments if each != "-static"])
+        if reason:
+            return reason
+    return ""
+
+
+def _compiled(compiler: str, folder: Path, name: str, arguments: list[str]) -> str:
+    # To another name first: a program that runs cannot be written over.
+    done = subprocess.run(
+        [compiler, *arguments, "-o", f"{name}.new"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{compiler} failed"
+    (folder / f"{name}.new").replace(folder / name)
     return ""
 
 
 if __name__ == "__main__":
-    sys.exit(compile_all(Path(__file__).parent.parent / NATIVE) or 0)
+    sys.exit("; ".join(filter(None, (compile_all(Path(__file__).parent.parent / f, p) for f, p in PRODUCTS.items()))))

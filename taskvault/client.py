@@ -48,6 +48,8 @@ class Client:
         """Wrap a connected socket; use `Client.connect`."""
         self._socket = connection
         self._turn = threading.Lock()
+        self._unread = 0
+        """Replies that nobody has waited for yet."""
         self._welcome: m.Welcome | None = None
         self.home = home
 
@@ -139,6 +141,24 @@ class Client:
         _close_all(descriptors)
         return reply
 
+    def tell(self, request: m.RecordRun, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Send a request whose reply is read before that of the next one, and then thrown away.
+
+        Raise `DaemonUnreachable` or `DaemonWedged` if it could not be sent.
+        """
+        frame = encode(request)
+        with self._turn:
+            try:
+                self._socket.settimeout(timeout_s)
+                self._socket.sendall(frame)
+                self._unread += 1
+            except TimeoutError:
+                self.close()
+                raise DaemonWedged(self.home, timeout_s) from None
+            except OSError as exc:
+                self.close()
+                raise DaemonUnreachable(self.home, exc.strerror or str(exc)) from exc
+
     @overload
     def call_with_descriptors(
         self, request: m.OpenPack, *, timeout_s: float = ...
@@ -150,6 +170,11 @@ class Client:
     ) -> tuple[m.Reply, list[int]]:
         """Like `call`, and return the file descriptors that came with the reply; the caller closes them."""
         return self._exchange(request, timeout_s)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is of no further use."""
+        return self._socket.fileno() < 0
 
     def close(self) -> None:
         """Give up the connection and everything that was promised to it."""
@@ -185,6 +210,9 @@ class Client:
             # The owner may have answered (why it hangs up, say) before it read everything.
             with suppress(BrokenPipeError, ConnectionResetError):
                 self._socket.sendall(frame)
+            while self._unread:
+                self._receive(payload_length(self._receive(HEADER.size, deadline, descriptors)), deadline, descriptors)
+                self._unread -= 1
             header = self._receive(HEADER.size, deadline, descriptors)
             return self._receive(payload_length(header), deadline, descriptors)
         except TimeoutError:

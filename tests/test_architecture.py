@@ -52,6 +52,25 @@ def test_a_function_is_short(path: Path) -> None:
     assert not long
 
 
+WAITS_FOR_AS_LONG_AS_IT_TAKES = {
+    "taskvault/demo.py": "runs the builds that it shows",
+    "taskvault/cli/daemon_process.py": "tvd, which makes, checks or repairs a vault, and is stopped with us",
+}
+
+
+@each_module
+def test_who_waits_for_a_program_says_how_long(path: Path) -> None:
+    waits = [
+        f"{place(path)}:{node.lineno}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if "testing" not in path.parts
+        and isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(("subprocess.run", ".communicate", "check_output"))
+        and not any(keyword.arg == "timeout" for keyword in node.keywords)
+    ]
+    assert not waits or place(path) in WAITS_FOR_AS_LONG_AS_IT_TAKES
+
+
 @each_module
 def test_a_broad_except_says_why(path: Path) -> None:
     lines = path.read_text().splitlines()

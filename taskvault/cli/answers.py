@@ -253,7 +253,7 @@ class Change(Answer, frozen=True, kw_only=True):
     """One thing that differs from the nearest known run."""
 
     kind: Literal[
-        "input", "environment", "program", "platform", "working directory", "inputs", "outputs", "argument"
+        "root", "input", "environment", "program", "platform", "working directory", "inputs", "outputs", "argument"
     ]  # fmt: skip
     name: str
     before: str | None

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -19,6 +19,8 @@ from taskvault.cli.errors import HostTrouble
 
 START_TIMEOUT_S = 120.0
 """Recovery after a crash is O(what was being written), but the disk may be slow."""
+_STOP_TIMEOUT_S = 30.0
+"""As long as the daemon may take to end what it has begun."""
 
 
 class Started(NamedTuple):
@@ -87,8 +89,7 @@ def _read_line(descriptor: int, timeout_s: float) -> bytes | None:
 
 def _outcome(process: subprocess.Popen[bytes], line: bytes | None, timeout_s: float, errors: IO[bytes]) -> Started:
     if line is None:
-        process.terminate()
-        process.wait()
+        _stop(process)
         raise DaemonStopped(
             f"The daemon was not ready after {timeout_s:g} s and was stopped; look into its tvd.log.", 5
         )
@@ -101,6 +102,18 @@ def _outcome(process: subprocess.Popen[bytes], line: bytes | None, timeout_s: fl
         raise DaemonStopped(str(told.get("error")), int(told.get("exit_code", 5)))
     errors.seek(0)
     raise DaemonStopped(_last_sentence(errors.read()), process.returncode)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to stop if it has not; one that does not is killed."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: nobody can end it
+                process.wait(timeout=_STOP_TIMEOUT_S)
 
 
 def _last_sentence(errors: bytes) -> str:
@@ -138,6 +151,4 @@ def tvd_lines(arguments: Sequence[str]) -> Iterator[TvdLines]:
             with process:
                 yield TvdLines(process, errors)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            _stop(process)

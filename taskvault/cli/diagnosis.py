@@ -23,6 +23,7 @@ def examine(home: Path) -> list[Finding]:
         ("locked memory", host_checks.locked_memory),
         ("python packages", host_checks.python_packages),
         ("clock", host_checks.clock),
+        ("warm process", host_checks.warm_process),
         ("vault", lambda: vault_checks.permissions(home)),
         ("last record", lambda: vault_checks.last_record(home)),
         ("disk space", lambda: vault_checks.disk_space(home)),

@@ -179,3 +179,27 @@ def _installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def warm_process() -> Iterator[Finding]:
+    """Whether calls through `tv shim` are replayed without starting Python."""
+    from taskvault.run.private_directory import NotPrivate
+    from taskvault.warm.running import can_be, running
+
+    name = "warm process"
+    if not can_be():
+        remedy = "install gcc, then reinstall taskvault from source; until then each call of a shim starts Python"
+        yield Finding(name=name, state="warning", fact="the launcher was not compiled", remedy=remedy)
+        return
+    try:
+        there = list(running())
+    except NotPrivate as exc:
+        yield Finding(name=name, state="warning", fact=str(exc), remedy=f"remove {exc.place}")
+        return
+    trouble = next((each.trouble for each in there if each.trouble), "")
+    if trouble:
+        remedy = "calls that it could not answer ran in Python; report it, with the file beside its socket"
+        yield Finding(name=name, state="warning", fact=f"something went wrong in it: {trouble}", remedy=remedy)
+    else:
+        fact = f"{len(there)} of yours" if there else "none now; the first call of a shim starts it"
+        yield Finding(name=name, state="ok", fact=fact)

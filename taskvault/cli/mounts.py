@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ from urllib.parse import quote
 
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _TYPE = "fuse.taskvault"
+_PATIENCE_S = 10.0
+"""For what may have to ask a server that hangs."""
 
 
 class Mount(NamedTuple):
@@ -39,11 +43,21 @@ def of_vault(home: Path) -> list[str]:
 
 
 def is_dead(point: str) -> bool:
-    """Whether nobody serves the mount; asked only where no daemon is known to hang."""
-    try:
-        os.statvfs(point)  # the one question that the kernel never answers itself
-    except OSError:
-        return True
+    """Whether nobody serves the mount; one whose server does not answer in time is served, as far as we know."""
+    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            os.statvfs(point)  # the one question that the kernel never answers itself
+        except OSError:
+            answers.put(True)
+        else:
+            answers.put(False)
+
+    # Who asks a server that hangs waits for it, and can only be killed: not with us.
+    threading.Thread(target=ask, daemon=True).start()
+    with suppress(queue.Empty):
+        return answers.get(timeout=_PATIENCE_S)
     return False
 
 
@@ -51,8 +65,8 @@ def let_go(point: str) -> None:
     """Take a mount away without asking its server; who still uses it keeps what is left of it."""
     commands = (["fusermount3", "-u", "-z", point], ["umount", "-l", point])
     for command in commands:
-        with suppress(FileNotFoundError):
-            if not subprocess.run(command, check=False, capture_output=True).returncode:
+        with suppress(FileNotFoundError, subprocess.TimeoutExpired):
+            if not subprocess.run(command, check=False, capture_output=True, timeout=_PATIENCE_S).returncode:
                 return
 
 

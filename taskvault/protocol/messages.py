@@ -277,6 +277,8 @@ class GetEntry(Message, frozen=True, tag=True):
     scope: str
     key: str
     count_use: bool = False
+    or_else: list[str] = []
+    """Keys that are tried in turn where the ones before find nothing."""
 
 
 class EntryReply(Message, frozen=True, tag=True):

@@ -56,7 +56,7 @@ def _divergences(
     captured, now_s = executed.captured, time.time()
     assert captured is not None, "a run that is checked is captured"
     for name, before, now in zip(("stdout", "stderr"), stored.streams, (captured.stdout, captured.stderr), strict=True):
-        parts = [io.BytesIO(fetched(client, before)), now]
+        parts = [io.BytesIO(fetched(lambda: content_source(client), before)), now]
         if name == "stderr":
             parts = [_without_reports(part) for part in parts]
         found = compare_content(name, *parts, now_s=now_s)

@@ -47,7 +47,7 @@ def compressed_sections(content: memoryview) -> Iterator[bytes]:
                 yield from _of_object(member)
         else:
             yield from _of_object(content)
-    except (struct.error, zlib.error, ValueError, IndexError) as exc:
+    except (struct.error, zlib.error, ValueError, IndexError, OverflowError) as exc:
         raise SectionUnreadable(str(exc)) from exc
 
 

@@ -35,11 +35,12 @@ def declare(request: RunRequest) -> Declaration:
     Raises `PatternInvalid`, `RootInvalid`, `VariableInvalid` or `ProjectInvalid`: errors of the caller.
     """
     environment = changed_environment(request.environment, request.variables)
-    place = find_place(request.workdir, request.root)
+    traced = not (request.inputs or request.outputs)
+    # Compilers of packages are started where those lie, and write into the project.
+    place = find_place(request.workdir, request.root, anywhere=traced)
     rules = read_rules(place.root)
-    declared = bool(request.inputs or request.outputs)
     key_variables = counting_variables(environment, request.variables, rules)
-    passed = environment if declared else rules.passed(environment, counting(environment, request.variables, rules))
+    passed = rules.passed(environment, counting(environment, request.variables, rules)) if traced else environment
     return Declaration(
         place=place,
         inputs=PatternSet(request.inputs),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 
+from taskvault.run.digest_table import Identity
 from taskvault.run.inputs import InputsUnusable
+from taskvault.run.memory import Memory, identity_of
 from tvfs.plugin_api import HashFunction
 
 _BLOCK_BYTES = 1 << 20
@@ -16,19 +18,24 @@ _CPU = b"/proc/cpuinfo"
 class Digests:
     """Hashes of files by path, as long as they are the same files, unchanged."""
 
-    def __init__(self, hash_function: HashFunction) -> None:
+    def __init__(self, hash_function: HashFunction, memory: Memory | None = None) -> None:
+        """`memory` is what outlives this look, and what earlier ones knew."""
         self._hash_function = hash_function
-        self._known: dict[tuple[int, ...], bytes] = {}
+        self._memory = memory or Memory()
+        self._known: dict[Identity, bytes] = {}
 
     def __call__(self, place: bytes, status: os.stat_result) -> bytes:
         """Return the hash of a file's content; raise `OSError`, or `InputsUnusable` if it is being changed."""
         identity = identity_of(status)
-        known = self._known.get(identity)
+        known = self._known.get(identity) or self._memory.digest(identity)
         if known is None:
+            looked_ns = self._memory.now_ns()
             known = self._known[identity] = self._read(place, identity)
+            if self._memory.is_steady(place, status, looked_ns):
+                self._memory.keep_digest(identity, known)
         return known
 
-    def _read(self, place: bytes, identity: tuple[int, ...]) -> bytes:
+    def _read(self, place: bytes, identity: Identity) -> bytes:
         descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             digest = self._hash(place, descriptor)
@@ -50,8 +57,3 @@ class Digests:
             hasher.update(block)
             block = os.read(descriptor, _BLOCK_BYTES)
         return hasher.digest()
-
-
-def identity_of(status: os.stat_result) -> tuple[int, ...]:
-    """Return what changes when a file's content may have."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

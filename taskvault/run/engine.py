@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taskvault.run.declaration import Declaration, declare
 from taskvault.run.environment import changed_environment
 from taskvault.run.execute import become, execute
 from taskvault.run.reach import PATIENCE_S, Reach
+from taskvault.run.refusals import RunPlainly, RunUnstored
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import RunRequest
 from tvfs.errors import TaskVaultError
+
+if TYPE_CHECKING:
+    from taskvault.run.storable import StorableRun
+    from taskvault.run.traced import TracedRun
 
 NO_INPUT = "no input is declared: name what the command reads with --input"
 STDIN_IS_TERMINAL = "--stdin is a terminal, whose content cannot be known beforehand"
@@ -50,20 +56,18 @@ class Engine:
         reach = Reach(self._home, self._patience_s)
         if not reach.failed:
             # Loaded while the daemon greets, and not at all where there is none.
-            from taskvault.run import storable
-            from taskvault.run import traced as traced_run
+            kind = _kind(traced)
         try:
             client = reach.client()
         except (TaskVaultError, OSError) as exc:
             return self._run_plainly(declaration, str(exc))
-        kind = traced_run.TracedRun if traced else storable.StorableRun
         run = kind(self._home, self._request, declaration, self._report, patience_s=self._patience_s)
         try:
             with client:
                 return run.carry_out(client)
-        except storable.RunPlainly as exc:
+        except RunPlainly as exc:
             return self._run_plainly(declaration, exc.reason)
-        except storable.RunUnstored as exc:
+        except RunUnstored as exc:
             return self._run_unstored(declaration, exc.reason)
         except Exception as exc:  # whatever it is that we did wrong, the command runs, and runs once
             if run.started:
@@ -89,3 +93,13 @@ class Engine:
         )
         self._report.executed(executed, Outcome.NOT_STORED, reason)
         return executed.exit_code
+
+
+def _kind(traced: bool) -> type[TracedRun | StorableRun]:
+    if traced:
+        from taskvault.run.traced import TracedRun
+
+        return TracedRun
+    from taskvault.run.storable import StorableRun
+
+    return StorableRun

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from taskvault.run.project import NO_RULES, ProjectRules
 from tvfs.errors import TaskVaultError
@@ -62,12 +63,16 @@ def counting_variables(
     counting = {
         name: value
         for name, value in environment.items()
-        if name in wanted
-        or rules.counts(name, usually=any(fnmatch.fnmatchcase(name, pattern) for pattern in ALWAYS_COUNT))
+        if name in wanted or rules.counts(name, usually=_always_counts(name))
     }
     if "MAKEFLAGS" in counting and "MAKEFLAGS" not in wanted:
         counting["MAKEFLAGS"] = without_job_options(counting["MAKEFLAGS"])
     return counting
+
+
+@lru_cache(4096)
+def _always_counts(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in ALWAYS_COUNT)
 
 
 def without_job_options(flags: str) -> str:

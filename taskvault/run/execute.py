@@ -18,6 +18,7 @@ from types import FrameType
 from typing import IO
 
 from taskvault.run.coarse_clock import coarse_now_ns
+from taskvault.run.jobserver import jobserver_descriptors
 from tvfs.plugin_api.tracer import Observation, TracedCommand, TracedProcess, Tracer
 
 SPILL_BYTES = 1 << 20
@@ -105,7 +106,8 @@ def execute(
     captured = Captured() if capture else None
     observation = None
     with _signals_forwarded() as forwarding:
-        command = TracedCommand(list(arguments), str(workdir), dict(environment))
+        given = jobserver_descriptors(environment)
+        command = TracedCommand(list(arguments), str(workdir), dict(environment), descriptors=given)
         try:
             process = _start(command, tracer, with_stdin=with_stdin, capture=capture)
         except OSError as exc:
@@ -186,6 +188,7 @@ def _start(command: TracedCommand, tracer: Tracer | None, *, with_stdin: bool, c
         stdout=subprocess.PIPE if capture else None,
         stderr=subprocess.PIPE if capture else None,
         bufsize=0,
+        pass_fds=command.descriptors,
     )
 
 

@@ -13,6 +13,7 @@ from taskvault.run.outputs import Output
 from taskvault.run.whereabouts import Held
 
 _READ_BYTES = 1 << 20
+_ANYTHING = b""
 _SHORTEST_SEARCHED = 4
 """Shorter values of variables are found everywhere by chance."""
 
@@ -35,17 +36,19 @@ def session_values(environment: Mapping[str, str], counting: Mapping[str, str]) 
 def held_by(wanted: Iterable[bytes], captured: Captured, root: Path, outputs: Sequence[Output]) -> Held:
     """Return what the streams, the outputs, their names and targets hold of the texts; raise `OSError`."""
     searched = frozenset(wanted)
-    found: set[bytes] = set()
-    for stream in (captured.stdout, captured.stderr):
+    holders: dict[bytes, str] = {}
+    for stream, title in ((captured.stdout, "stdout"), (captured.stderr, "stderr")):
         stream.seek(0)
-        found |= made.held_by_blocks(searched, iter(partial(stream.read, _READ_BYTES), b""))
-    unsearchable = False
+        texts = made.held_by_blocks(searched - holders.keys(), iter(partial(stream.read, _READ_BYTES), b""))
+        holders.update(dict.fromkeys(texts, title))
     for place in made.places_of(root, outputs):
-        name = os.fsencode(place.relative_to(root))
-        found |= {text for text in searched if text in name}
+        relative = str(place.relative_to(root))
+        name = os.fsencode(relative)
+        holders.update({text: relative for text in searched - holders.keys() if text in name})
         if place.is_dir() and not place.is_symlink():
             continue
-        texts, compressed = made.held_by_file(searched - found, place)
-        found |= texts
-        unsearchable = unsearchable or compressed
-    return Held(frozenset(found), unsearchable)
+        texts, compressed = made.held_by_file(searched - holders.keys(), place)
+        holders.update(dict.fromkeys(texts, relative))
+        if compressed:
+            holders.setdefault(_ANYTHING, relative)
+    return Held(frozenset(holders) - {_ANYTHING}, _ANYTHING in holders, holders)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import msgspec
 
 from taskvault.run.execute import Captured, Executed
 from taskvault.run.inputs import InputsUnusable
+from taskvault.run.named_outputs import NamedOutput
 from taskvault.run.places import Places
 from taskvault.run.traced_preparation import Prepared
 from taskvault.run.weak_key import WeakKey
@@ -57,6 +59,8 @@ class Note(msgspec.Struct, frozen=True):
     started_ns: int
     refresh: bool = False
     """Somebody insists that it is stored."""
+    named: list[NamedOutput] = []
+    """What it was told to make, as far as it is small."""
 
     def prepared(self, hash_function: HashFunction) -> Prepared:
         """Return the run as it was known before it started."""
@@ -111,11 +115,14 @@ def part_of(observation: Observation, note: Note) -> Observation:
     if not any(process.pid == note.process for process in observation.processes):
         raise InputsUnusable("its process was not seen by the run around it")
     made: set[str] = set()
+    named = {output.path for output in note.named}
     for event in observation.events:
         if event.use not in _CHANGES or not event.path.startswith(f"{note.root}/"):
             continue
         if event.process in inside:
             made.add(event.path)
+        elif event.use is Use.DELETED and event.path in named:
+            continue  # it is known what it was
         elif event.path in made or any(path.startswith(f"{event.path}/") for path in made):
             programs = {process.pid: process.programs for process in observation.processes}
             who = (programs.get(event.process) or ("the run around it",))[-1]
@@ -140,3 +147,10 @@ def directory_from(environment: Mapping[str, str]) -> Path | None:
     """Return where notes are left, if this is an inner run."""
     named = environment.get(VARIABLE, "")
     return Path(named) if named and os.path.isdir(named) else None
+
+
+def is_traced() -> bool:
+    """Whether somebody traces us, an outer run or a debugger: then nobody else can trace what we start."""
+    with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in status)
+    return False

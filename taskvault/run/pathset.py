@@ -5,7 +5,7 @@ A pathset says where to look; the states that are found there make the strong ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntFlag
 
 import msgspec
@@ -120,10 +120,19 @@ def decode(encoded: bytes) -> Pathset:
 
 def strong_key(weak: bytes, encoded: bytes, states: Sequence[bytes], hash_function: HashFunction) -> bytes:
     """Return the hash that finds the result of a run whose pathset has these states."""
-    hasher = hash_function.hasher()
-    hasher.update(weak)
-    hasher.update(hash_function.digest(encoded))
+    return strong_keys(weak, encoded, states, [()], hash_function)[0]
+
+
+def strong_keys(
+    weak: bytes, encoded: bytes, states: Sequence[bytes], more: Iterable[Sequence[bytes]], hash_function: HashFunction
+) -> list[bytes]:
+    """Return the keys of the same states with each of `more` behind them."""
+    start = weak + hash_function.digest(encoded) + _joined(states)
+    return [hash_function.digest(start + _joined(each)) for each in more]
+
+
+def _joined(states: Sequence[bytes]) -> bytes:
+    parts: list[bytes] = []
     for state in states:
-        hasher.update(len(state).to_bytes(4, "little"))
-        hasher.update(state)
-    return hasher.digest()
+        parts += (len(state).to_bytes(4, "little"), state)
+    return b"".join(parts)

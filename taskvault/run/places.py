@@ -62,6 +62,8 @@ class Places:
             return Place.SCRATCH
         if path in self.channels:
             return Place.NOTHING
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._cache_notes):
+            return Place.NOTHING
         if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._caches):
             return Place.CACHE
         return Place.SYSTEM
@@ -73,6 +75,10 @@ class Places:
     def leads_to_scratch(self, path: str) -> bool:
         """Whether the run's own directory lies below a path."""
         return self.scratch.startswith(f"{path.rstrip('/')}/") and not self.in_root(path)
+
+    def names_its_content(self, path: str) -> bool:
+        """Whether the name of a path in a tool's cache is the digest of what its content was made from."""
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in self._caches_by_digest)
 
     def item_path(self, path: str) -> bytes:
         """Return a path as pathsets have it."""
@@ -96,14 +102,24 @@ class Places:
 
     @cached_property
     def _caches(self) -> tuple[str, ...]:
-        patterns = (p for p in rules.TOOL_CACHES if self.home or not p.startswith("~"))
-        usual = (p.replace("~", self.home.rstrip("/"), 1) if p.startswith("~") else p for p in patterns)
-        return (*usual, *self._absolute(self.caches))
+        return (*self._below_home(rules.TOOL_CACHES), *self._absolute(self.caches))
 
     @cached_property
     def _ignored(self) -> tuple[str, ...]:
         return self._absolute(self.ignored)
 
+    @cached_property
+    def _caches_by_digest(self) -> tuple[str, ...]:
+        return self._below_home(rules.CACHES_BY_DIGEST)
+
+    @cached_property
+    def _cache_notes(self) -> tuple[str, ...]:
+        return self._below_home(rules.CACHE_NOTES)
+
     def _absolute(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
         found = (absolute(pattern, self.root, self.home) for pattern in patterns)
         return tuple(pattern for pattern in found if pattern is not None)
+
+    def _below_home(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        usable = (p for p in patterns if self.home or not p.startswith("~"))
+        return tuple(p.replace("~", self.home.rstrip("/"), 1) if p.startswith("~") else p for p in usable)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from taskvault.run.as_text import text
+from taskvault.run.caller import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.declaration import Declaration
 from taskvault.run.input_tree import described, digest_file, followed_digest, hash_inputs, input_root
 from taskvault.run.inputs import FoundInputs, find_inputs
@@ -20,11 +18,6 @@ from taskvault.run.request import RunRequest
 from taskvault.run.toolchain import Surroundings, Toolchain, toolchain_of
 from tvfs.digest import Digest
 from tvfs.plugin_api import HashFunction
-
-MOST_DESCRIBED = 5000
-"""Inputs that the history keeps one by one; of more it keeps one digest a directory."""
-
-_SPILL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,36 +99,6 @@ def _platform(umask: int, followed: str, stdin: str) -> dict[str, str]:
         "followed": followed,
     }
     return {name: value for name, value in properties.items() if value}
-
-
-def umask_now() -> int:
-    """Return our umask."""
-    # It can only be read by setting it.
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
-
-
-def read_stdin() -> IO[bytes]:
-    """Return all of our stdin as a file that a command can read; from here on it is our stdin too.
-
-    Whoever runs the command after all, and however, has it read the same.
-    """
-    content = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the run
-    while part := os.read(0, _SPILL_BYTES):
-        content.write(part)
-    content.flush()
-    content.seek(0)
-    os.dup2(content.fileno(), 0)
-    return content
-
-
-def stream_digest(stream: IO[bytes] | None, hash_function: HashFunction) -> str:
-    """Return the digest of what a command will read from its stdin; empty for nothing."""
-    if stream is None:
-        return ""
-    digest = digest_file(Path(f"/proc/self/fd/{stream.fileno()}"), hash_function)
-    return str(digest)
 
 
 def _by_directory(inputs: Mapping[str, str]) -> dict[str, str]:

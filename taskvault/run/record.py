@@ -20,7 +20,15 @@ from taskvault.run.execute import Captured, Executed
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PathsetsUnusable, pack, unpack
 from taskvault.run.plain_tree import PlainTree, PlainTreeBuilder, file_entry
-from taskvault.run.result_format import DELETED_TYPE, INLINE_BYTES, KEPT_TYPE, MODES_TYPE, MOST_TURNS, ORDER_TYPE
+from taskvault.run.result_format import (
+    DELETED_TYPE,
+    INLINE_BYTES,
+    KEPT_TYPE,
+    MODES_TYPE,
+    MOST_TURNS,
+    ORDER_TYPE,
+    STAMPED_TYPE,
+)
 from taskvault.snapshot_reference import reference
 from taskvault.snapshots import ingest_settings, take_snapshot
 from tvfs.content import reapi
@@ -46,11 +54,15 @@ class Finished:
     """Permissions of outputs that the umask does not explain."""
     kept: Sequence[str] = ()
     """Outputs that have the attributes of the file that was there, if one was."""
+    stamped: Sequence[str] = ()
+    """Outputs in which a tool wrote down when it made the others."""
     observed: str = "declared"
     weak_key: str = ""
     """Of a traced run, in hexadecimal."""
     pathset: bytes = b""
     """What it looked at, encoded."""
+    also: Sequence[tuple[Digest, bytes]] = ()
+    """Other keys that find the same result, each with its pathset."""
 
 
 def store(client: Client, finished: Finished, *, replace: bool, despite_mark: bool = False) -> None:
@@ -62,34 +74,36 @@ def store(client: Client, finished: Finished, *, replace: bool, despite_mark: bo
     captured = finished.executed.captured
     assert captured is not None, "only a run whose output was kept is stored"
     snapshot, result, nothing = _commit(client, finished, captured)
-    entry = SaveEntry(
-        scope=finished.scope,
-        key=finished.key.hex,
-        kind="run",
-        snapshot=snapshot,
-        replace=replace,
-        result=result,
-        cost_ns=finished.executed.duration_ns,
-        observed=finished.observed,
-        despite_mark=despite_mark,
-    )
-    try:
-        client.call(entry)
-    except Refused as exc:
-        if exc.kind != "KeyExists":
-            raise
+    for key in (finished.key, *(key for key, _ in finished.also)):
+        entry = SaveEntry(
+            scope=finished.scope,
+            key=key.hex,
+            kind="run",
+            snapshot=snapshot,
+            replace=replace,
+            result=result,
+            cost_ns=finished.executed.duration_ns,
+            observed=finished.observed,
+            despite_mark=despite_mark,
+        )
+        try:
+            client.call(entry)
+        except Refused as exc:
+            if exc.kind != "KeyExists":
+                raise
     if finished.pathset:
-        _add_pathset(client, finished, nothing)
+        _add_pathsets(client, finished, nothing)
 
 
-def _add_pathset(client: Client, finished: Finished, nothing: SnapshotRef) -> None:
-    """Put the pathset before the others of its weak key; two at once may lose one, which is a miss later."""
+def _add_pathsets(client: Client, finished: Finished, nothing: SnapshotRef) -> None:
+    """Put the pathsets before the others of their weak key; two at once may lose one, which is a miss later."""
     found = client.call(GetEntry(finished.scope, finished.weak_key)).entry
     try:
         known = unpack(found.result) if found is not None else []
     except PathsetsUnusable:
         known = []
-    row = pack([finished.pathset, *(other for other in known if other != finished.pathset)])
+    new = [*(pathset for _, pathset in finished.also), finished.pathset]
+    row = pack([*new, *(other for other in known if other not in new)])
     client.call(
         SaveEntry(
             scope=finished.scope,
@@ -156,6 +170,8 @@ def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Capture
         _add_metadata(result, MODES_TYPE, {text(path): mode for path, mode in finished.modes.items()})
     if finished.kept:
         _add_metadata(result, KEPT_TYPE, [text(path) for path in finished.kept])
+    if finished.stamped:
+        _add_metadata(result, STAMPED_TYPE, [text(path) for path in finished.stamped])
     return reapi.serialise(result)
 
 

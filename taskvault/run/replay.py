@@ -7,8 +7,8 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,18 +25,26 @@ from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.execute import first_trouble, write_all
 from taskvault.run.inputs import REPLAY_PREFIX
 from taskvault.run.outputs import Output
-from taskvault.run.result_format import DELETED_TYPE, KEPT_TYPE, MODES_TYPE, ORDER_TYPE
+from taskvault.run.result_format import DELETED_TYPE, KEPT_TYPE, MODES_TYPE, ORDER_TYPE, STAMPED_TYPE
 from taskvault.snapshot_reference import dereference
 from tvfs.content import reapi
 from tvfs.content.names import unescape
 from tvfs.digest import HASH_BYTES, Digest
 from tvfs.errors import TaskVaultError
 from tvfs.ingest.materialise import materialise
+from tvfs.ingest.snapshot_source import SnapshotSource
 
 _Kind = TypeVar("_Kind")
 
+Sources = Callable[[], AbstractContextManager[SnapshotSource]]
+"""Opens what the content of a vault is read from."""
+
 USUAL_UMASK = 0o022
 """What is attached or copied has the permissions that this umask leaves."""
+
+
+MOST_PLAIN = 8
+"""Files that are written one by one; of more, a directory is made first."""
 
 
 class ResultUnusable(TaskVaultError):
@@ -63,6 +71,8 @@ class StoredResult:
     """Permissions of outputs that the umask does not explain."""
     kept: tuple[str, ...] = ()
     """Outputs that get the attributes of the file that is there, if one is."""
+    stamped: tuple[str, ...] = ()
+    """Outputs that say when the others were made."""
 
 
 def read_result(entry: Entry, function: str) -> StoredResult:
@@ -80,6 +90,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         modes = _decoded(extra, MODES_TYPE, dict[str, int]) or {}
         permissions = tuple((_path(path), mode & 0o777) for path, mode in modes.items())
         kept = tuple(_path(path) for path in _decoded(extra, KEPT_TYPE, list[str]) or ())
+        stamped = tuple(_path(path) for path in _decoded(extra, STAMPED_TYPE, list[str]) or ())
         streams = (
             _stream(result.stdout_raw, result.stdout_digest, function),
             _stream(result.stderr_raw, result.stderr_digest, function),
@@ -87,7 +98,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
     except (ValueError, TaskVaultError, msgspec.MsgspecError, DecodeError) as exc:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
     return StoredResult(
-        entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions, kept
+        entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions, kept, stamped
     )  # fmt: skip
 
 
@@ -95,27 +106,9 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> O
     """Put all outputs in place, then write what was written; raise with nothing changed.
 
     Return why what was written could not be passed on, or None; that a reader has gone is no trouble.
-
-    Under the mount outputs are attached, elsewhere they are copied.  All of them get one time, now: nothing that was
-    made is older than its inputs or than anything else that was made.  A directory is replaced whole, in one step.
     """
-    streams = [fetched(client, stream) for stream in result.streams]
-    if result.outputs or result.deleted:
-        with _prepared(client, result.snapshot, root) as place:
-            if umask != USUAL_UMASK:
-                _apply_umask(place, umask)
-            for path, mode in result.modes:
-                os.chmod(place / path, mode)
-            for path in result.kept:
-                _keep_attributes(place / path, root / path)
-            with _all_or_nothing() as undo:
-                # In the order of the run: what was in a directory, then the directory.
-                for number, path in enumerate(result.deleted):
-                    _remove(place / f"{REPLAY_PREFIX}{number}", root, path, undo)
-                for output in result.outputs:
-                    _publish(place, root, output, undo)
     unwritten: dict[int, OSError] = {}
-    for stream, part in _in_order(streams, result.order):
+    for stream, part in restore(client, result, root, umask=umask, sources=lambda: content_source(client)):
         if stream in unwritten:
             continue
         try:
@@ -125,8 +118,86 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> O
     return first_trouble(unwritten)
 
 
+def restore(
+    client: Client, result: StoredResult, root: Path, *, umask: int, sources: Sources
+) -> Iterable[tuple[int, bytes]]:
+    """Put all outputs in place, and return what is to be written to which stream; raise with nothing changed.
+
+    Under the mount outputs are attached, elsewhere they are copied.  All of them get one time, now: nothing that was
+    made is older than its inputs or than anything else that was made.  A directory is replaced whole, in one step.
+    """
+    streams = [fetched(sources, stream) for stream in result.streams]
+    if _is_plain(client, result, root, sources):
+        _restore_files(result, root, umask, sources)
+    elif result.outputs or result.deleted:
+        with _prepared(client, result.snapshot, root, sources) as place:
+            if umask != USUAL_UMASK:
+                _apply_umask(_below(place), umask)
+            for path, mode in result.modes:
+                os.chmod(place / path, mode)
+            for path in result.stamped:
+                _restamp(place, path, root)
+            for path in result.kept:
+                _keep_attributes(place / path, root / path)
+            with _all_or_nothing() as undo:
+                # In the order of the run: what was in a directory, then the directory.
+                for number, path in enumerate(result.deleted):
+                    _remove(place / f"{REPLAY_PREFIX}{number}", root, path, undo)
+                for output in result.outputs:
+                    _publish(place / output.path, root, output, undo)
+    return _in_order(streams, result.order)
+
+
+def _clear(place: Path) -> None:
+    """Remove what was set aside, if anything was."""
+    try:
+        os.unlink(place)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_plain(client: Client, result: StoredResult, root: Path, sources: Sources) -> bool:
+    """Whether all outputs are a few files, to be copied: as of a compiler, which is called most often."""
+    if result.deleted or result.stamped or any(each.is_directory for each in result.outputs):
+        return False
+    if not 0 < len(result.outputs) <= MOST_PLAIN:
+        return False
+    tree = MountedTree.of(client)
+    if tree is not None and root.is_relative_to(tree.mount):
+        return False
+    with sources() as source:
+        # Names of one file must be made together.
+        return len(result.outputs) == 1 or not source.root(dereference(result.snapshot).index).hard_links
+
+
+def _restore_files(result: StoredResult, root: Path, umask: int, sources: Sources) -> None:
+    """Write each file into the root under a name of its own, then put all in place."""
+    prefix = str(root / f"{REPLAY_PREFIX}{secrets.token_hex(8)}-")
+    places = {output.path: Path(f"{prefix}{number}") for number, output in enumerate(result.outputs)}
+    try:
+        snapshot, now_ns = dereference(result.snapshot), coarse_now_ns()
+        with sources() as source:
+            for path, place in places.items():
+                materialise(source, snapshot, os.fsencode(place), subpath=b"outputs/" + os.fsencode(path))
+                os.utime(place, ns=(now_ns, now_ns), follow_symlinks=False)
+        if umask != USUAL_UMASK:
+            _apply_umask(places.values(), umask)
+        for path, mode in result.modes:
+            os.chmod(places[path], mode)
+        for path in result.kept:
+            _keep_attributes(places[path], root / path)
+        with _all_or_nothing() as undo:
+            for output in result.outputs:
+                _publish(places[output.path], root, output, undo)
+    finally:
+        for place in places.values():
+            _clear(place)
+
+
 @contextmanager
-def _prepared(client: Client, snapshot: SnapshotRef, root: Path) -> Iterator[Path]:
+def _prepared(client: Client, snapshot: SnapshotRef, root: Path, sources: Sources) -> Iterator[Path]:
     """Yield a directory with fresh outputs, on the file system of the root; what is left of it goes."""
     tree = MountedTree.of(client)
     if tree is not None and root.is_relative_to(tree.mount):
@@ -135,7 +206,7 @@ def _prepared(client: Client, snapshot: SnapshotRef, root: Path) -> Iterator[Pat
         return
     place = root / f"{REPLAY_PREFIX}{secrets.token_hex(8)}"
     try:
-        with content_source(client) as source:
+        with sources() as source:
             materialise(source, dereference(snapshot), os.fsencode(place), subpath=b"outputs")
         _give_one_time(place)
         yield place
@@ -156,8 +227,8 @@ def _all_or_nothing() -> Iterator[list[Callable[[], None]]]:
         raise
 
 
-def _publish(place: Path, root: Path, output: Output, undo: list[Callable[[], None]]) -> None:
-    source, target = place / output.path, root / output.path
+def _publish(source: Path, root: Path, output: Output, undo: list[Callable[[], None]]) -> None:
+    target = root / output.path
     if not Path(os.path.realpath(target.parent)).is_relative_to(root):
         raise ResultUnusable(f"{output.path!r} would be written through a symbolic link, outside of the root")
     try:
@@ -169,6 +240,12 @@ def _publish(place: Path, root: Path, output: Output, undo: list[Callable[[], No
         return
     _swap(source, target)
     undo.append(partial(_swap, source, target))
+
+
+def _restamp(place: Path, path: str, root: Path) -> None:
+    from taskvault.run.stamps import restamp
+
+    restamp(place, path, root)
 
 
 def _keep_attributes(source: Path, target: Path) -> None:
@@ -227,8 +304,8 @@ def _give_one_time(place: Path) -> None:
         os.utime(path, ns=(now_ns, now_ns), follow_symlinks=False)
 
 
-def _apply_umask(place: Path, umask: int) -> None:
-    for path in _below(place):
+def _apply_umask(paths: Iterable[Path], umask: int) -> None:
+    for path in paths:
         mode = os.lstat(path).st_mode
         if not stat.S_ISLNK(mode):
             os.chmod(path, (0o777 if mode & 0o111 else 0o666) & ~umask)
@@ -255,11 +332,11 @@ def _stream(raw: bytes, digest: reapi.ReapiMessage, function: str) -> bytes | Di
     return Digest(function, hash_, digest.size_bytes)
 
 
-def fetched(client: Client, stream: bytes | Digest) -> bytes:
+def fetched(sources: Sources, stream: bytes | Digest) -> bytes:
     """Return what was written, which is in the result itself if it is short."""
     if isinstance(stream, bytes):
         return stream
-    with content_source(client) as source:
+    with sources() as source:
         return source.blob(stream)
 
 

@@ -19,5 +19,10 @@ KEPT_TYPE = "taskvault/kept"
 [path, …], relative to the root, escaped.
 """
 
+STAMPED_TYPE = "taskvault/stamped"
+"""Type of the metadata that names outputs in which a tool wrote down when it made the others: msgpack [path, …],
+relative to the root, escaped.
+"""
+
 MOST_TURNS = 10_000
 """Longer records of who wrote when are dropped; then all of stdout is replayed before all of stderr."""

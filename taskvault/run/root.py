@@ -27,11 +27,11 @@ class Place:
     root: Path
     """Absolute, symlinks resolved."""
     workdir: str
-    """The working directory relative to the root; empty for the root itself."""
+    """The working directory relative to the root; empty for the root itself, absolute if it lies outside."""
 
 
-def find_place(workdir: Path, named: Path | None) -> Place:
-    """Return the root for a command started in `workdir`; raise `RootInvalid`.
+def find_place(workdir: Path, named: Path | None, *, anywhere: bool = False) -> Place:
+    """Return the root for a command started in `workdir`, which is to lie below it or `anywhere`; raise `RootInvalid`.
 
     The root is `named`, else the nearest directory at or above `workdir` with a `.taskvault.toml`, else the nearest
     with a `.git`, else `workdir`.
@@ -44,10 +44,12 @@ def find_place(workdir: Path, named: Path | None) -> Place:
         if not root.is_dir():
             raise RootInvalid(named, "it is not a directory; name one that exists")
     if not resolved.is_relative_to(root):
+        if anywhere:
+            return Place(root, str(resolved))
         raise RootInvalid(root, f"the working directory {str(resolved)!r} is not below it; name one above")
     relative = resolved.relative_to(root)
     return Place(root, "" if relative == Path() else str(relative))
 
 
 def _nearest(start: Path, marker: str) -> Path | None:
-    return next((place for place in (start, *start.parents) if (place / marker).exists()), None)
+    return next((place for place in (start, *start.parents) if os.path.exists(f"{place}/{marker}")), None)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 SESSION_VARIABLES = (
     # where and how the shell was started
@@ -24,7 +26,8 @@ SESSION_VARIABLES = (
     # a scratch directory is the run's own
     "TMPDIR", "TMP", "TEMP",
     # ours
-    "TASKVAULT", "TASKVAULT_HOME", "TASKVAULT_PATIENCE_S", "TASKVAULT_RUN", "TASKVAULT_AUDIT",
+    "TASKVAULT", "TASKVAULT_HOME", "TASKVAULT_PATIENCE_S", "TASKVAULT_RUN", "TASKVAULT_WARM", "TASKVAULT_WARM_IDLE_S",
+    "TASKVAULT_AUDIT",
     # how many jobs run at once, and make's own bookkeeping of it
     "MAKELEVEL", "MFLAGS", "CARGO_MAKEFLAGS", "NUM_JOBS",
 )  # fmt: skip
@@ -55,6 +58,16 @@ VOLATILE = re.compile(
 )
 """What the kernel measures anew each time it is asked; as time and randomness, it is no input."""
 
+LIMITS = re.compile(r"/proc/(?:self/(?:cgroup|mountinfo|mounts)|cgroups)\Z")
+COUNT_PROCESSORS = re.compile(r"(?:ninja|samu|java|javac|node|rustc|cargo|go|dotnet)\Z")
+"""Programs that read `LIMITS` only to learn how many processors and how much memory they may use: as good as asking the
+kernel for the number of processors, which no tracer sees."""
+
+CRATES = re.compile(r".*/deps\Z", re.DOTALL)
+SEARCHES_CRATES = frozenset({"rustc"})
+"""Programs that list such a directory, in which cargo puts all crates of a build, only to find those that they open: by
+name and hash, so that it does not count what else is there."""
+
 TOOL_CACHES = (
     "~/.cache", "~/.cache/*", "~/.ccache/*", "~/.npm/_cacache/*", "~/.npm/_logs/*", "~/.npm/_update-notifier*",
     "~/.cargo/registry/*", "~/.cargo/git/*", "~/.cargo/.package-cache*", "~/.cargo/.global-cache*", "~/go/pkg/mod/*",
@@ -63,6 +76,13 @@ TOOL_CACHES = (
 )  # fmt: skip
 """Outside of the root: read as inputs, and what is written is dropped.  `~` is the caller's home; `*` matches `/`."""
 
+CACHE_NOTES = ("~/.cache/go-build/trim.txt",)
+"""When a tool last tidied its cache: no input."""
+
+CACHES_BY_DIGEST = ("~/.cache/go-build/??/*", "~/.cache/go-build/??", "~/.cache/go-build/README", "~/.cache/go-build")
+"""Caches in which each name is the digest of all that its content was made from.  What a run did not find there, and
+made, is what anybody would make under that name, so it does not count whether it is there later."""
+
 KEEP_TIMES = frozenset({
     "tar", "bsdtar", "star", "cpio", "pax", "zip", "7z", "7za", "7zz", "rar", "ar", "mksquashfs", "genisoimage",
     "mkisofs", "xorriso", "gzip", "pigz", "date", "ls", "dir", "vdir", "stat", "tree", "getfacl",
@@ -70,8 +90,22 @@ KEEP_TIMES = frozenset({
 })  # fmt: skip
 """Programs for which times and owners of what they look at are content."""
 
-KEEP_TIMES_OF_FILES = frozenset({"find"})
-"""The same, but directories they only look into: those change with everything that is made."""
+_IMAGE_MAGICK = (
+    "convert", "magick", "mogrify", "composite", "montage", "identify", "compare", "conjure", "stream", "import",
+)  # fmt: skip
+_IMAGE_MAGICK_ENDINGS = ("", "-im6", "-im6.q16", "-im6.q16hdri", "-im7", "-im7.q16", "-im7.q16hdri")
+
+KEEP_TIMES_OF_FILES = frozenset({
+    "find", "diff", "pr", "jar", "lzop", "gm", "exiftool",
+    *(name + ending for name in _IMAGE_MAGICK for ending in _IMAGE_MAGICK_ENDINGS),
+})  # fmt: skip
+"""The same, but directories they only look into: those change with everything that is made.
+
+`diff` and `pr` print when a file was changed, ImageMagick writes it into pictures.
+"""
+
+_HARMLESS_LISTING = re.compile(r"-[1aAbBCdFhHikLmNpqQrRsStvxX]+\Z")
+_LISTING_PROGRAMS = frozenset({"ls", "dir"})
 
 COPY_TIMES = frozenset({"cp", "rsync", "install"})
 """Those for which times and owners are content only if they set attributes of what they make."""
@@ -90,6 +124,20 @@ REPLACE_OUTPUTS = re.compile(
 """Programs that look at a file that they are going to make only in order to remove it."""
 
 
+@lru_cache(4096)
 def is_session_variable(name: str) -> bool:
     """Whether a variable does not count."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in SESSION_VARIABLES)
+
+
+def keeps_times(program: str, arguments: Sequence[str] | None) -> bool:
+    """Whether times and owners of all that a program looks at are content; None for arguments that are not known.
+
+    `ls` shows them only if it is asked to; `-t` compares them, as other programs do.
+    """
+    if program not in KEEP_TIMES:
+        return False
+    if program not in _LISTING_PROGRAMS or not arguments:
+        return True
+    options = [each for each in arguments[1:] if len(each) > 1 and each.startswith("-")]
+    return not all(_HARMLESS_LISTING.match(option) for option in options)

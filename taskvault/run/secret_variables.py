@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+from functools import lru_cache
 
 SECRET_NAMES = (
     "*TOKEN*", "*SECRET*", "*PASSWORD*", "*PASSWD*", "*PASSPHRASE*", "*CREDENTIAL*", "*API_KEY*", "*APIKEY*",
@@ -14,6 +15,11 @@ SECRET_NAMES = (
 
 def recorded(name: str, value: str) -> str:
     """Return what the history says of a variable: its value, or for a secret 16 bits of a hash, which tell changes."""
-    if not any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in SECRET_NAMES):
+    if not _is_secret(name):
         return value
     return f"(not recorded, #{hashlib.sha256(value.encode(errors='surrogateescape')).hexdigest()[:4]})"
+
+
+@lru_cache(4096)
+def _is_secret(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in SECRET_NAMES)

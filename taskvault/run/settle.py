@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from taskvault.run.caller import umask_now
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Order, Pathset
 from taskvault.run.places import Place, Places
-from taskvault.run.preparation import umask_now
 from taskvault.run.sources import tracked_files
 from taskvault.run.states import (
     DIRECTORY,
@@ -46,6 +46,8 @@ class Settled:
     """Relative to the root; each was a file, a symlink or a directory that was empty in the end."""
     kept: list[str]
     """Outputs that have the permissions and the owner of what was there, if anything is; relative to the root."""
+    filled: tuple[Pathset, list[bytes]] | None
+    """The same run as the next will find its tools' caches, if this one put something into them."""
 
 
 def settle(used: Used, places: Places, sight: Sight, began_ns: int) -> Settled:
@@ -64,6 +66,7 @@ class _Settling:
         self._items: dict[str, tuple[Look, bytes]] = {}
         self._times: dict[str, int] = {}
         self._kept: list[str] = []
+        self._filled: dict[str, tuple[Look, bytes]] = {}
         self._changed_in: dict[str, dict[str, Change]] = {}
         for path, change in used.changes.items():
             self._changed_in.setdefault(os.path.dirname(path), {})[path] = change
@@ -76,13 +79,18 @@ class _Settling:
             self._settle_path(path, seen)
         self._check_directories()
         ordered = sorted((self._places.item_path(path), path) for path in self._items)
-        items = [Item(item_path, int(self._items[path][0])) for item_path, path in ordered]
         numbers = {path: number for number, (_, path) in enumerate(ordered)}
         orders = self._orders(numbers)
-        pathset = Pathset(PATHSET_FORMAT, items, upward, orders, bound)
-        states = [self._items[path][1] for _, path in ordered]
         times = {numbers[path]: time for path, time in self._times.items() if path in numbers}
-        return Settled(pathset, states + rest_of_states(pathset, times, self._sight), outputs, deleted, self._kept)
+
+        def told_of(found: dict[str, tuple[Look, bytes]]) -> tuple[Pathset, list[bytes]]:
+            items = [Item(item_path, int(found[path][0])) for item_path, path in ordered]
+            pathset = Pathset(PATHSET_FORMAT, items, upward, orders, bound)
+            states = [found[path][1] for _, path in ordered]
+            return pathset, states + rest_of_states(pathset, times, self._sight)
+
+        filled = told_of(self._items | self._filled) if self._filled else None
+        return Settled(*told_of(self._items), outputs, deleted, self._kept, filled)
 
     # --- what was made -----------------------------------------------------------------------------------------------
 
@@ -169,7 +177,12 @@ class _Settling:
     def _settle_path(self, path: str, seen: Seen) -> None:
         change = self._used.changes.get(path)
         look = _look_of(seen)
-        if change is None:
+        if seen == Seen.ABSENCE and path in self._used.filled:
+            self._settle_filled(path)
+        elif change is None and seen == Seen.ABSENCE and self._used.is_own(path):
+            # It was looked for before its directory was made.
+            self._put(path, Look.ABSENCE, None)
+        elif change is None:
             self._settle_unchanged(path, seen, look)
         elif change.before is None:
             if seen != Seen.ABSENCE or not change.only_where_nothing_was:
@@ -212,7 +225,8 @@ class _Settling:
             is_directory = stat.S_ISDIR(now.st_mode)
             if seen & Seen.TIMES_OF_FILE and not is_directory:
                 look |= Look.TIMES
-            if not is_directory and self._is_new(path, now):
+            # What has the digest of its content for a name is only ever made the same, and marked as used.
+            if not is_directory and self._is_new(path, now) and not self._places.names_its_content(path):
                 raise InputsUnusable(f"the input {path} changed while the command ran")
             if seen & Seen.CONTENT and not (is_directory or stat.S_ISREG(now.st_mode) or stat.S_ISLNK(now.st_mode)):
                 raise InputsUnusable(f"it read {path}, which is no file")
@@ -237,6 +251,19 @@ class _Settling:
         if known is not None:
             state = _with_names(state, look, known)
         self._merge(path, look, state)
+
+    def _settle_filled(self, path: str) -> None:
+        """It looked for something in a tool's cache and put it there, so it is there when it runs again."""
+        if self._places.names_its_content(path):
+            return
+        self._put(path, Look.ABSENCE, None)
+        now = self._now(path)
+        if now is not None:
+            look = Look.ABSENCE if stat.S_ISDIR(now.st_mode) else Look.STATE
+            try:
+                self._filled[path] = (look, self._sight.state(Item(os.fsencode(path), int(look))))
+            except OSError as exc:
+                raise InputsUnusable(f"{path} cannot be read ({exc.strerror})") from exc
 
     def _names_before(self, directory: str) -> object:
         """Return what a listing told before the command changed the directory."""

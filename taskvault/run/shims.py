@@ -1,10 +1,16 @@
-"""A directory for `PATH` in which tools are scripts that run the real ones through `tv run`."""
+"""A directory for `PATH` in which tools are stand-ins that run the real ones through `tv run`.
+
+A stand-in is the native launcher with its configuration behind it, or a script where that was not compiled.  Beside the
+tools lies a stand-in of `tv` itself.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
 import shutil
+import struct
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +22,16 @@ TOOLS = (
 """What gets a shim if it is installed and nothing is named: tools that make files from files."""
 
 _MARK = "# Made by tv shim: runs the real tool through tv run, or plainly where tv is gone.\n"
+
+LAUNCHER = Path(__file__).parent.parent / "warm" / "native" / "taskvault-launch"
+"""Compiled when the package is built or installed for development, where that is possible."""
+
+ITSELF = "tv"
+
+_END = struct.Struct("<I8s")
+"""Behind the configuration: its length, and a mark; as in `taskvault/warm/native/launch.c`."""
+_END_MARK = b"tvlaunch"
+_LOOKED_AT_BYTES = 16_384
 
 _SCRIPT = """#!/bin/sh
 {mark}here={here}
@@ -55,15 +71,29 @@ def make_shims(directory: Path, tools: Sequence[str], tv: Path, environment: Map
         if not _is_ours(directory / tool):
             raise ShimImpossible(f"{directory / tool} is there and no shim; remove it, or choose another directory.")
     directory.mkdir(parents=True, exist_ok=True)
-    return [_write(directory / tool, tv) for tool in wanted]
+    if LAUNCHER.exists() and ITSELF not in wanted and _is_ours(directory / ITSELF):
+        _write(directory / ITSELF, _launcher("tv", directory / ITSELF, tv))
+    return [_write(directory / tool, _shim(directory / tool, tv)) for tool in wanted]
 
 
-def _write(place: Path, tv: Path) -> Path:
+def _shim(place: Path, tv: Path) -> bytes:
+    if LAUNCHER.exists():
+        return _launcher("shim", place, tv)
     script = _SCRIPT.format(
         mark=_MARK, here=shlex.quote(str(place.parent)), tv=shlex.quote(str(tv)), tool=shlex.quote(place.name)
     )  # fmt: skip
+    return os.fsencode(script)
+
+
+def _launcher(kind: str, place: Path, tv: Path) -> bytes:
+    texts = (_MARK, kind, place.name, str(place.parent), sys.executable, str(tv))
+    configured = b"".join(os.fsencode(text) + b"\0" for text in texts)
+    return LAUNCHER.read_bytes() + configured + _END.pack(len(configured), _END_MARK)
+
+
+def _write(place: Path, content: bytes) -> Path:
     unfinished = place.with_name(f".{place.name}.{os.getpid()}")
-    unfinished.write_text(script, encoding="utf-8", errors="surrogateescape")
+    unfinished.write_bytes(content)
     unfinished.chmod(0o755)
     unfinished.rename(place)
     return place
@@ -71,7 +101,10 @@ def _write(place: Path, tv: Path) -> Path:
 
 def _is_ours(place: Path) -> bool:
     try:
-        return _MARK.encode() in place.read_bytes()[:512]
+        with open(place, "rb") as file:
+            start = file.read(512)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOOKED_AT_BYTES))
+            return _MARK.encode() in start or _MARK.encode() in file.read()
     except FileNotFoundError:
         return True
     except OSError:

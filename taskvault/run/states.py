@@ -94,8 +94,16 @@ class Sight:
 
     def states(self, pathset: Pathset) -> list[bytes]:
         """Return the states of a pathset, in the order that the strong key has them; raise `OSError`."""
-        states = [self.state(item) for item in pathset.items]
-        return states + rest_of_states(pathset, self.times(pathset), self)
+        return [self.state(item) for item in pathset.items] + self.rest(pathset)
+
+    def rest(self, pathset: Pathset) -> list[bytes]:
+        """Return the states that come after those of the items; raise `OSError`."""
+        return rest_of_states(pathset, self.times(pathset), self)
+
+    @staticmethod
+    def absent() -> bytes:
+        """Return the state of what was only looked for and is not there."""
+        return msgspec.msgpack.encode([told(Look.ABSENCE, None)])
 
     def state(self, item: Item) -> bytes:
         """Return the state of one item; raise `OSError`."""

@@ -19,6 +19,7 @@ from taskvault.run.input_tree import changed_since
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.outputs import Output, check_made, find_outputs, holds_path, present, stream_holds
 from taskvault.run.preparation import Prepared, prepare
+from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.replay import read_result, replay
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
@@ -30,26 +31,7 @@ from tvfs.plugin_api import HashFunction, PluginRegistry
 STORE_TIMEOUT_S = 5.0
 """Connecting again after the run, when the command's work is at stake."""
 
-WRITE_TROUBLE = 5
-"""Exit status of a run that succeeded, but whose output could not be passed on; as the other commands have it."""
-
 _READ_BYTES = 1 << 20
-
-
-class RunPlainly(Exception):
-    """The vault cannot be used after all: the command is to run without it."""
-
-    def __init__(self, reason: str | None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class RunUnstored(Exception):
-    """What counts cannot be known: the command is to run, and nothing to be stored."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class StorableRun:

@@ -82,10 +82,11 @@ def find_program(name: str, surroundings: Surroundings) -> Path | None:
     if "/" in name:
         path = surroundings.workdir / name
         return path if _is_program(path) else None
-    for directory in os.get_exec_path(dict(surroundings.environment)):
-        path = surroundings.workdir / directory / name
-        if _is_program(path):
-            return path
+    workdir = str(surroundings.workdir)
+    for directory in surroundings.environment.get("PATH", os.defpath).split(os.pathsep):
+        place = os.path.join(workdir, directory, name)
+        if _is_program(place):
+            return Path(place)
     return None
 
 
@@ -198,7 +199,8 @@ def _parts_of(compiler: Path, surroundings: Surroundings) -> dict[str, Path]:
             answer, _ = process.communicate(timeout=_ASK_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            with suppress(subprocess.TimeoutExpired):  # something of it lives on and has our pipe
+                process.communicate(timeout=_ASK_TIMEOUT_S)
             continue
         name = os.fsdecode(answer).strip()
         path = find_program(name, surroundings) if name else None
@@ -207,5 +209,5 @@ def _parts_of(compiler: Path, surroundings: Surroundings) -> dict[str, Path]:
     return found
 
 
-def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+def _is_program(path: str | Path) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,26 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskvault.client import Client
-from taskvault.errors import DaemonUnreachable, DaemonWedged
-from taskvault.protocol.messages import Entry, GetEntry
+from taskvault.protocol.messages import Entry
 from taskvault.run.audit_after_hit import audit_sometimes
 from taskvault.run.declaration import Declaration
+from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed, execute, first_trouble
-from taskvault.run.inputs import InputsUnusable
-from taskvault.run.nested import Note, directory_from, environment_for, leave
-from taskvault.run.pathset import PathsetsUnusable, decode, strong_key, unpack
-from taskvault.run.replay import read_result, replay
+from taskvault.run.lookup import find, prepare, shared_memory
+from taskvault.run.memory import Memory
+from taskvault.run.named_outputs import named_outputs
+from taskvault.run.nested import Note, directory_from, environment_for, is_traced, leave
+from taskvault.run.refusals import WRITE_TROUBLE, RunUnstored
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
 from taskvault.run.stdin import READ_IT, Stdin
-from taskvault.run.storable import WRITE_TROUBLE, RunPlainly, RunUnstored
-from taskvault.run.toolchain import ProgramMissing
-from taskvault.run.traced_preparation import Prepared, prepare_traced
+from taskvault.run.traced_preparation import Prepared
 from taskvault.run.turns import turn
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import PluginRegistry
 
 if TYPE_CHECKING:
+    from taskvault.run.replay import StoredResult
     from taskvault.run.traced_storing import Storing
     from tvfs.plugin_api import Tracer
 
@@ -52,14 +53,15 @@ class TracedRun:
         self._patience_s = patience_s
         self._stale: Entry | None = None
         """A result that was found and could not be given back."""
+        self._memory = Memory()
+        """Of the files that have been read."""
         self.started = False
         """Whether the command was: then it must not be started again."""
 
     def carry_out(self, client: Client) -> int:
         """Return the exit status; raise `RunPlainly` or `RunUnstored` before the command was started."""
-        if self._declaration.place.root == Path("/"):
-            raise RunUnstored("its root is /; name the directory of the project with --root")
-        prepared = self._prepare(client)
+        prepared = prepare(self._home, self._request, self._declaration, client)
+        self._memory = shared_memory(self._request, prepared.hash_function)
         self._report.prepared(prepared)
         if self._request.mode is Mode.NORMAL:
             status = self._replayed(client, prepared)
@@ -90,15 +92,6 @@ class TracedRun:
         waited.append(process)
         self._report.say(f"waiting for process {process}, which runs the same")
 
-    def _prepare(self, client: Client) -> Prepared:
-        try:
-            hash_function = PluginRegistry().hash_function(client.welcome.hash)
-            return prepare_traced(self._home, self._request, self._declaration, hash_function)
-        except ProgramMissing as exc:
-            raise RunPlainly(None) from exc
-        except (TaskVaultError, OSError) as exc:
-            raise RunUnstored(f"what counts cannot be read ({exc})") from exc
-
     # --- found -------------------------------------------------------------------------------------------------------
 
     def _replayed(self, client: Client, prepared: Prepared) -> int | None:
@@ -116,38 +109,12 @@ class TracedRun:
             return None
         run = self._report.hit(found, exit_code=result.exit_code, duration_ns=time.monotonic_ns() - began_ns)
         # Inside a traced run it would be a child that outlives the command.
-        if directory_from(self._request.environment) is None and not _is_traced():
+        if directory_from(self._request.environment) is None and not is_traced():
             audit_sometimes(self._home, self._request.environment, self._declaration.rules, run)
         return self._status(result.exit_code, trouble)
 
     def _find(self, client: Client, prepared: Prepared) -> Entry | None:
-        """Return the result whose pathset has the states that are on disk now."""
-        sight = prepared.sight()
-        try:
-            wanted = GetEntry(self._request.scope, prepared.weak_hash.hex(), count_use=True)
-            row = client.call(wanted, timeout_s=self._patience_s).entry
-            for encoded in unpack(row.result) if row is not None and row.kind == "paths" else ():
-                pathset = decode(encoded)
-                try:
-                    states = sight.states(pathset)
-                except (OSError, InputsUnusable):
-                    continue
-                prepared.items, prepared.states = pathset.items, states
-                for bound in prepared.whereabouts.bindings():
-                    key = strong_key(prepared.weak_hash, encoded, [*states, *bound], prepared.hash_function)
-                    wanted = GetEntry(self._request.scope, key.hex(), count_use=True)
-                    reply = client.call(wanted, timeout_s=self._patience_s)
-                    if reply.entry is not None:
-                        return reply.entry
-                    if reply.unsteady is not None:
-                        prepared.unsteady[reply.unsteady.key] = reply.unsteady
-        except PathsetsUnusable:
-            return None
-        except (DaemonUnreachable, DaemonWedged) as exc:
-            raise RunPlainly(str(exc)) from exc
-        except TaskVaultError as exc:
-            raise RunUnstored(str(exc)) from exc
-        return None
+        return find(client, prepared, self._request.scope, self._memory, patience_s=self._patience_s)
 
     def _status(self, exit_code: int, trouble: OSError | None) -> int:
         """Return the exit status: that of the command, unless it is success and what it wrote was lost."""
@@ -159,12 +126,11 @@ class TracedRun:
     # --- run ---------------------------------------------------------------------------------------------------------
 
     def _execute(self, prepared: Prepared, known: Entry | None) -> int:
-        # Imported here: a hit needs nothing of it.
-        from taskvault.run.traced_storing import Storing
-
         tracer = working_tracer()
         if tracer is None:
             raise RunUnstored("no tracer works here; tv doctor says why")
+        loading = threading.Thread(target=_load_storing)
+        loading.start()
         with _scratch(prepared) as (temporary, notes):
             environment = environment_for(self._declaration.environment, str(temporary), str(notes))
             stdin = Stdin()
@@ -177,7 +143,13 @@ class TracedRun:
                 capture=True,
                 tracer=tracer,
             )
-            storing = Storing(self._home, self._request, prepared, tracer.name, replace=self._stale is not None)
+            loading.join()
+            from taskvault.run.traced_storing import Storing
+
+            digests = Digests(prepared.hash_function, self._memory)
+            storing = Storing(
+                self._home, self._request, prepared, tracer.name, digests, replace=self._stale is not None
+            )
             status = self._finish(executed, stdin, storing, known)
             storing.store_inner(executed, notes)
         return status
@@ -260,12 +232,33 @@ class TracedRun:
             incomplete=captured.incomplete,
             started_ns=time.time_ns() - executed.duration_ns,
             refresh=self._request.mode is Mode.REFRESH,
+            named=named_outputs(self._request.command, self._request.workdir, places.root, executed.began_ns),
         )
+
+
+def read_result(entry: Entry, function: str) -> StoredResult:
+    """Return what an entry says; raise `ResultUnusable`."""
+    # Imported here, as below: a miss needs nothing of it before its command has been started.
+    from taskvault.run import replay as replaying
+
+    return replaying.read_result(entry, function)
+
+
+def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> OSError | None:
+    """Put all outputs in place, then write what was written; see `taskvault.run.replay`."""
+    from taskvault.run import replay as replaying
+
+    return replaying.replay(client, result, root, umask=umask)
+
+
+def _load_storing() -> None:
+    """Load what is needed when the command has ended, while it runs."""
+    import taskvault.run.traced_storing  # noqa: F401  # loaded is all that it shall be
 
 
 def working_tracer() -> Tracer | None:
     """Return the first tracer that can serve here."""
-    if _is_traced():
+    if is_traced():
         return None
     registry = PluginRegistry()
     for name in TRACERS:
@@ -274,13 +267,6 @@ def working_tracer() -> Tracer | None:
             if not tracer.trouble():
                 return tracer
     return None
-
-
-def _is_traced() -> bool:
-    """Whether somebody traces us, a debugger for example: then nobody else can trace what we start."""
-    with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in status)
-    return False
 
 
 @contextmanager

@@ -13,12 +13,14 @@ import msgspec
 from taskvault.protocol.address import SOCKET_NAME
 from taskvault.protocol.messages import UnsteadyKey
 from taskvault.run.as_text import text
+from taskvault.run.caller import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
+from taskvault.run.memory import Memory
 from taskvault.run.pathset import Item
 from taskvault.run.places import Places
-from taskvault.run.preparation import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.project import ProjectRules
+from taskvault.run.quick_sight import QuickSight
 from taskvault.run.request import RunRequest
 from taskvault.run.states import Sight
 from taskvault.run.toolchain import ProgramMissing, Surroundings, find_program
@@ -46,6 +48,8 @@ class Prepared:
     states: Sequence[bytes] = ()
     unsteady: dict[str, UnsteadyKey] = field(default_factory=dict)
     """Keys that would have been its own, but did not make the same when they were audited."""
+    bound: str = ""
+    """Why the result holds only where it was made, once that is known; nothing if it holds anywhere."""
 
     @property
     def root(self) -> Path:
@@ -67,15 +71,21 @@ class Prepared:
         """The variables that count."""
         return self.weak.environment
 
-    def sight(self, digests: Digests | None = None) -> Sight:
+    def sight(self, digests: Digests) -> Sight:
         """Return a fresh look at the disk; `digests` may be what others have read already."""
-        return Sight(os.fsencode(self.places.root), digests or Digests(self.hash_function))
+        return Sight(os.fsencode(self.places.root), digests)
+
+    def quick_sight(self, memory: Memory) -> QuickSight:
+        """Return a fresh look at everything that a pathset names."""
+        return QuickSight(os.fsencode(self.places.root), self.hash_function, memory)
 
     def facts(self) -> dict[str, str]:
         """Everything in the key beside arguments, inputs and environment, for the history."""
         facts = {f"platform {name}": value for name, value in self.weak.platform.items()}
         facts["working directory"] = text(self.weak.workdir) or "."
         facts["program first"] = text(self.weak.program)
+        if self.bound:
+            facts["bound"] = text(self.bound)
         return facts
 
     def described_inputs(self) -> dict[str, str]:
@@ -101,10 +111,16 @@ def prepare_traced(home: Path, request: RunRequest, declaration: Declaration, ha
         platform={**_machine(declaration.rules), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
     )
     weak_hash = weak.hash(hash_function)
-    logical = request.environment.get("PWD", "")
-    logical_root = logical.removesuffix(f"/{workdir}") if workdir else logical
     places = _places(home, root, weak_hash, declaration)
-    return Prepared(weak, weak_hash, places, umask, hash_function, frozenset({logical, logical_root}))
+    logical_roots = _logical_roots(request.environment.get("PWD", ""), workdir)
+    return Prepared(weak, weak_hash, places, umask, hash_function, logical_roots)
+
+
+def _logical_roots(logical: str, workdir: str) -> frozenset[str]:
+    if workdir.startswith("/"):
+        # It is in the key as it is, and says nothing of the root.
+        return frozenset()
+    return frozenset({logical, logical.removesuffix(f"/{workdir}") if workdir else logical})
 
 
 def _machine(project: ProjectRules) -> dict[str, str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from taskvault.run.execute import Executed
 from taskvault.run.held import held_by, session_values
 from taskvault.run.inputs import InputsUnusable
-from taskvault.run.outputs import Output
-from taskvault.run.pathset import encode, strong_key
+from taskvault.run.outputs import Output, places_of
+from taskvault.run.pathset import Pathset, encode, strong_key
 from taskvault.run.record import Finished
 from taskvault.run.settle import settle
+from taskvault.run.stamps import DEPENDENCIES, LOG
 from taskvault.run.states import Sight
 from taskvault.run.traced_preparation import Prepared
 from taskvault.run.used import use_of
@@ -51,22 +52,39 @@ def result_of(ended: Ended, sight: Sight) -> Finished:
     leaked = min((name for value, name in values.items() if value in held.texts), default=None)
     if leaked is not None:
         raise InputsUnusable(f"what it made holds the value of the variable {leaked}, which does not count")
-    encoded = encode(settled.pathset)
-    hash_function = prepared.hash_function
-    key = strong_key(prepared.weak_hash, encoded, [*settled.states, *where.binding(held)], hash_function)
+    binding = where.binding(held)
+    beside = "it looked at what lies beside it" if settled.pathset.bound_to_parent else ""
+    prepared.bound = where.reason(held) or beside
+
+    def found_by(pathset: Pathset, states: Sequence[bytes]) -> tuple[Digest, bytes]:
+        encoded, function = encode(pathset), prepared.hash_function
+        return Digest(function.name, strong_key(prepared.weak_hash, encoded, [*states, *binding], function), 0), encoded
+
+    key, encoded = found_by(settled.pathset, settled.states)
     return Finished(
         ended.scope,
-        Digest(hash_function.name, key, 0),
+        key,
         prepared.root,
         settled.outputs,
         executed,
         deleted=settled.deleted,
         kept=settled.kept,
+        stamped=_stamped(prepared.root, settled.outputs),
         modes=_unusual_modes(prepared.root, settled.outputs, prepared.umask),
         observed=ended.observed,
         weak_key=prepared.weak_hash.hex(),
         pathset=encoded,
+        also=[found_by(*settled.filled)] if settled.filled else [],
     )
+
+
+def _stamped(root: Path, outputs: Sequence[Output]) -> list[str]:
+    """Return the outputs in which a tool wrote down when it made the others."""
+    return [
+        str(place.relative_to(root))
+        for place in places_of(root, outputs)
+        if place.name in (LOG, DEPENDENCIES) and place.is_file() and not place.is_symlink()
+    ]
 
 
 def _unusual_modes(root: Path, outputs: Sequence[Output], umask: int) -> dict[str, int]:

@@ -11,6 +11,7 @@ from taskvault.run.compare import difference
 from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed
 from taskvault.run.inputs import InputsUnusable
+from taskvault.run.named_outputs import in_place_again
 from taskvault.run.nested import Note, notes_in, part_of
 from taskvault.run.record import Finished, store
 from taskvault.run.report import Outcome, record_of
@@ -24,13 +25,15 @@ from tvfs.errors import TaskVaultError
 class Storing:
     """What is left to do when a traced command has ended.  Nothing of it raises: the command has run."""
 
-    def __init__(self, home: Path, request: RunRequest, prepared: Prepared, observed: str, *, replace: bool) -> None:
+    def __init__(  # what is known of the run, and what was read for it
+        self, home: Path, request: RunRequest, prepared: Prepared, observed: str, digests: Digests, *, replace: bool
+    ) -> None:
         self._home = home
         self._request = request
         self._prepared = prepared
         self._observed = observed
         self._replace = replace or request.mode is Mode.REFRESH
-        self._digests = Digests(prepared.hash_function)
+        self._digests = digests
         self.key = ""
         """Of what was stored, or would have been, in hexadecimal."""
 
@@ -41,7 +44,9 @@ class Storing:
         try:
             finished = self._finished(executed)
             self.key = finished.key.hex
-            mark = self._prepared.unsteady.get(self.key)
+            keys = [self.key, *(key.hex for key, _ in finished.also)]
+            marks = self._prepared.unsteady
+            mark = next((marks[key] for key in keys if key in marks), None)
             if mark is not None:
                 return f"it does not make the same each time: {mark.how} (audit of run {mark.run})"
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
@@ -86,9 +91,10 @@ class Storing:
             assert executed.observation is not None, "a traced run is observed"
             part = part_of(executed.observation, note)
             ended = Ended(prepared, inner, part, self._observed, note.scope, note.environment)
-            finished = result_of(ended, prepared.sight(self._digests))
-            _check_unchanged(finished, note.ended_ns)
-            store(client, finished, replace=note.replace, despite_mark=note.refresh)
+            with in_place_again(note.named):
+                finished = result_of(ended, prepared.sight(self._digests))
+                _check_unchanged(finished, note.ended_ns)
+                store(client, finished, replace=note.replace, despite_mark=note.refresh)
             key = finished.key.hex
         except (TaskVaultError, OSError) as exc:
             reason = str(exc)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 
 from taskvault.run import rules
+from taskvault.run.manners import manners_of
 from taskvault.run.places import Place, Places
 from tvfs.plugin_api import Before, Event, Observation, Use
 
@@ -59,6 +60,8 @@ class Used:
     """By process: what it may have compared by times."""
     lookers: dict[str, set[int]] = field(default_factory=dict)
     """By path: the processes that asked whether it is there, and no more."""
+    filled: dict[str, None] = field(default_factory=dict)
+    """What it made in tools' caches where nothing was."""
     reasons: list[str] = field(default_factory=list)
     """Why nothing may be stored."""
 
@@ -87,26 +90,9 @@ class _Fold:
         self.used = Used()
         self._places = places
         self._known_places: dict[str, Place] = {}
-        programs = {p.pid: [os.path.basename(name) for name in p.programs] for p in observation.processes}
-        parents = {p.pid: p.parent for p in observation.processes}
-        for pid, names in programs.items():
-            # A process that has not become a program of its own is still its parent's.
-            above = pid
-            while not names and above in parents:
-                above = parents[above]
-                names = programs.get(above, [])
-            programs[pid] = names
-        setters = {event.process for event in observation.events if event.use is Use.ATTRIBUTES}
-        self._keep_times = {
-            pid
-            for pid, names in programs.items()
-            if rules.KEEP_TIMES.intersection(names) or (pid in setters and rules.COPY_TIMES.intersection(names))
-        }
-        self._keep_file_times = {
-            pid for pid, names in programs.items() if rules.KEEP_TIMES_OF_FILES.intersection(names)
-        }
-        self._ignore_times = {pid for pid, names in programs.items() if _all(rules.IGNORE_TIMES.match, names)}
-        self._replace = {pid for pid, names in programs.items() if _all(rules.REPLACE_OUTPUTS.match, names)}
+        self._manners = manners_of(observation)
+        self._running: dict[int, str] = {}
+        """What each process is at the moment, if it became a program of its own."""
         self._actions: dict[Use, Callable[[Event, Place], None]] = {
             Use.READ: self._read,
             Use.EXECUTED: self._read,
@@ -128,12 +114,14 @@ class _Fold:
         if action is None:
             self._talked(event)
             return
+        if event.use is Use.EXECUTED:
+            self._running[event.process] = os.path.basename(event.path)
         place = self._known_places.get(event.path)
         if place is None:
             place = self._known_places[event.path] = self._places.place(event.path)
         if event.use is Use.READ and rules.TERMINALS.match(event.path):
             self._reason("it read from the terminal")
-        if place in (Place.NOTHING, Place.SCRATCH):
+        if place in (Place.NOTHING, Place.SCRATCH) or self._counts_processors(event):
             return
         if place is Place.PROCESSES:
             # That there is a /proc says nothing of who runs.
@@ -141,6 +129,10 @@ class _Fold:
                 self._reason(f"it looked at other processes ({event.path})")
             return
         action(event, place)
+
+    def _counts_processors(self, event: Event) -> bool:
+        program = self._running.get(event.process, "")
+        return bool(rules.LIMITS.match(event.path) and rules.COUNT_PROCESSORS.match(program))
 
     # --- looked at ---------------------------------------------------------------------------------------------------
 
@@ -156,10 +148,13 @@ class _Fold:
             return  # it was made for the run, or is there on every machine
         own = self.used.is_own(event.path)
         self._see(event, Seen.STATUS)
-        if not own and place is Place.PROJECT and event.process not in self._ignore_times:
+        if not own and place is Place.PROJECT and event.process not in self._manners.ignore_times:
             self.used.stated.setdefault(event.process, {})[event.path] = None
 
     def _listed(self, event: Event, place: Place) -> None:
+        if self._running.get(event.process) in rules.SEARCHES_CRATES and rules.CRATES.match(event.path):
+            self._see(event, Seen.STATUS)
+            return
         self._see(event, Seen.NAMES)
 
     def _absent(self, event: Event, place: Place) -> None:
@@ -175,11 +170,11 @@ class _Fold:
 
     def _see(self, event: Event, seen: Seen) -> None:
         used = self.used
-        if used.is_own(event.path):
+        if used.is_own(event.path) or event.path in used.filled:
             return
-        if event.process in self._keep_times and seen & (Seen.CONTENT | Seen.STATUS):
+        if event.process in self._manners.keep_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES
-        if event.process in self._keep_file_times and seen & Seen.STATUS:
+        if event.process in self._manners.keep_file_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES_OF_FILE
         used.seen[event.path] = used.seen.get(event.path, Seen(0)) | seen
         if seen & (Seen.STATUS | Seen.ABSENCE):
@@ -188,9 +183,11 @@ class _Fold:
     # --- made and changed --------------------------------------------------------------------------------------------
 
     def _made(self, event: Event, place: Place) -> None:
-        if place is Place.CACHE:
-            return
         created = event.use is Use.CREATED
+        if place is Place.CACHE:
+            if created or (event.before is not None and not event.before.mode):
+                self.used.filled[event.path] = None
+            return
         emptied = not (created or event.detail)
         known = self.used.changes.get(event.path)
         if known is not None:
@@ -200,6 +197,8 @@ class _Fold:
 
     def _changed(self, event: Event, place: Place) -> None:
         if place is Place.CACHE or self.used.is_own(event.path):
+            if place is Place.CACHE and event.before is not None and not event.before.mode:
+                self.used.filled[event.path] = None
             return
         if event.before is not None and not event.before.mode:
             # What would have been there would still be there.
@@ -217,10 +216,12 @@ class _Fold:
         if event.path in self.used.changes:
             self.used.changes[event.path].keeps_attributes = False
         if place is not Place.CACHE:
-            self._change(event, only_where_something_was=event.process not in self._replace)
+            self._change(event, only_where_something_was=event.process not in self._manners.replace_outputs)
+        self.used.filled.pop(event.path, None)
 
     def _renamed(self, event: Event, place: Place) -> None:
         if place is Place.CACHE:
+            self.used.filled.pop(event.path, None)
             return
         if not self.used.is_own(event.path):
             self._reason(f"it moved {event.path}, which was there before")
@@ -238,7 +239,7 @@ class _Fold:
             self.used.changes[event.path] = Change(
                 event.before, only_where_nothing_was, only_where_something_was, keeps_attributes
             )
-            if event.process in self._replace:
+            if event.process in self._manners.replace_outputs:
                 self._forget_look(event)
 
     def _forget_look(self, event: Event) -> None:
@@ -249,7 +250,7 @@ class _Fold:
         known = event.before is not None or seen == Seen.ABSENCE
         if not (seen and plain and known) or seen & ~(Seen.STATUS | Seen.ABSENCE):
             return
-        if all(process in self._replace for process in used.lookers.get(event.path, ())):
+        if all(process in self._manners.replace_outputs for process in used.lookers.get(event.path, ())):
             del used.seen[event.path]
             for paths in used.stated.values():
                 paths.pop(event.path, None)
@@ -282,7 +283,3 @@ def _source_of(path: str) -> str:
     if cache != "__pycache__" or not name.endswith(".pyc"):
         return ""
     return os.path.join(above, f"{name.split('.')[0]}.py")
-
-
-def _all(matches: Callable[[str], object], names: list[str]) -> bool:
-    return bool(names) and all(matches(name) for name in names)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,8 @@ class Held:
     """Of those that were looked for."""
     unsearchable: bool
     """Whether there is a file that may hold anything, because it is compressed."""
+    holders: Mapping[bytes, str] = field(default_factory=dict, compare=False)
+    """What was found to hold a text first; under no text, what cannot be searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,16 @@ class Whereabouts:
         yield []
         yield [b"name", *sorted(self.names)]
         yield [b"place", *map(os.fsencode, (self.root, self.scratch, *sorted(self.logical_roots)))]
+
+    def reason(self, held: Held) -> str:
+        """Return why a result that holds this is not for every place; nothing if it is."""
+        paths = sorted(held.texts & self.paths)
+        if paths:
+            return f"{held.holders.get(paths[0], 'what it made')} holds the path {os.fsdecode(paths[0])}"
+        if held.unsearchable:
+            return f"{held.holders.get(b'', 'what it made')} is compressed and may hold its path"
+        names = sorted(held.texts & self.names)
+        return f"{held.holders.get(names[0], 'what it made')} holds the name {os.fsdecode(names[0])}" if names else ""
 
     def binding(self, held: Held) -> list[bytes]:
         """Return what is added for a result that holds this."""

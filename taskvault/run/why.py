@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from taskvault.protocol.messages import RunRecord
 
@@ -16,7 +19,7 @@ class Change:
     """One thing that is in the key and differs; None where it is not there."""
 
     kind: str
-    """`input`, `environment`, `program`, `platform`, `working directory`, `inputs`, `outputs`, `argument`."""
+    """`root`, `input`, `environment`, `program`, `platform`, `working directory`, `inputs`, `outputs`, `argument`."""
     name: str
     before: str | None
     now: str | None
@@ -39,7 +42,9 @@ def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
     """Return why `record` was no hit: what differs from the nearest of the runs before it that left a result."""
     if record.outcome == "hit":
         return Explanation(record)
-    before = [other for other in others if _number(other) < _number(record) and other.outcome in STORED]
+    # A hit that follows another of the same is recorded without what it looked at: there is nothing to compare with.
+    known = (o for o in others if _number(o) < _number(record) and o.outcome in STORED and (o.facts or o.key == ""))
+    before = _with_reasons(known)
     candidates = [(differences(other, record), other) for other in before]
     if not candidates:
         return Explanation(record)
@@ -49,9 +54,20 @@ def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
     return Explanation(record, nearest, changes)
 
 
+def _with_reasons(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the records; a replay gets the reason for which its result is bound from the run that made it."""
+    found = list(records)
+    reasons = {record.key: record.facts["bound"] for record in found if "bound" in record.facts}
+    return [
+        replace(record, facts={**record.facts, "bound": reasons[record.key]}) if record.key in reasons else record
+        for record in found
+    ]
+
+
 def differences(before: RunRecord, now: RunRecord) -> list[Change]:
     """Return everything in the key of one run that is not so in the other's."""
     return [
+        *_root(before, now),
         *_arguments(before.command, now.command),
         *_facts(before.facts, now.facts),
         *_named("environment", before.environment, now.environment),
@@ -63,7 +79,7 @@ def described(explanation: Explanation, *, most: int = 20) -> Iterator[str]:
     """Yield the explanation as lines for people; at most `most` changes."""
     record = explanation.record
     yield f"run {record.run}: {' '.join(record.command)}"
-    yield f"  in {record.root}{'/' + record.workdir if record.workdir else ''}"
+    yield f"  in {os.path.join(record.root, record.workdir) if record.workdir else record.root}"
     yield f"  {_outcome(record)}"
     if explanation.unsteady and explanation.unsteady.partition(": ")[2] not in record.reason:
         yield f"  its result is not used: {explanation.unsteady}"
@@ -100,6 +116,12 @@ def _change(change: Change) -> str:
     if change.now is None:
         return f"{title}: removed (was {change.before})"
     return f"{title}: {change.before} → {change.now}"
+
+
+def _root(before: RunRecord, now: RunRecord) -> Iterator[Change]:
+    bound = before.facts.get("bound")
+    if bound and before.root != now.root:
+        yield Change("root", f"(its result holds only there: {bound})", before.root, now.root)
 
 
 def _arguments(before: Sequence[str], now: Sequence[str]) -> Iterator[Change]:

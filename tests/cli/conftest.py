@@ -42,6 +42,8 @@ class Vault:
             "TASKVAULT_HOME": str(self.home),
             # The machine that runs the tests may be busy with others of them.
             "TASKVAULT_PATIENCE_S": "20",
+            # Nobody is to stay behind.
+            "TASKVAULT_WARM_IDLE_S": "20",
         }
         return {**keep, **ours, **self.variables, **more}
 

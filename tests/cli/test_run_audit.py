@@ -133,11 +133,12 @@ def test_reports_of_runs_inside_do_not_make_a_run_another(on_disk: Project) -> N
 
 def test_after_a_hit_that_is_to_be_audited_the_caller_waits_for_nothing(on_disk: Project) -> None:
     (on_disk.place / ".taskvault.toml").write_text("[run]\naudit_every = 1\n")
-    on_disk.run(UNSTEADY)
-    assert on_disk.run(UNSTEADY, TASKVAULT_AUDIT="0").err.startswith("tv: hit")
-    assert on_disk.run(UNSTEADY).err.startswith("tv: hit")
+    script = f"{UNSTEADY}.of-its-own"  # the vault is that of other tests too
+    on_disk.run(script)
+    assert on_disk.run(script, TASKVAULT_AUDIT="0").err.startswith("tv: hit")
+    assert on_disk.run(script).err.startswith("tv: hit")
     wait_until(lambda: on_disk.vault.json("why", on_disk.latest)["unsteady"] is not None)
-    assert "does not make the same" in on_disk.run(UNSTEADY).err
+    assert "does not make the same" in on_disk.run(script).err
 
 
 def test_nobody_waits_for_an_audit_after_a_hit_and_a_killed_one_leaves_nothing(on_disk: Project) -> None:

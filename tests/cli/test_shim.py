@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,39 @@ def test_a_build_in_which_one_file_changed_repeats_one_call(vault: Vault, projec
     assert "stored" in vault.tv("run", "--", "make", cwd=project, env=inside).err
     again = outcomes(vault, project)[:4]
     assert sorted(again) == sorted([("make", "stored"), ("one.c", "hit"), ("two.c", "stored"), ("three.c", "hit")])
+
+
+def test_what_the_build_tool_removes_of_a_compilers_files_is_stored_too(
+    vault: Vault, project: Path, tmp_path: Path
+) -> None:
+    vault.tv("shim", str(tmp_path / "shims"), "gcc")
+    inside = {"PATH": f"{tmp_path / 'shims'}:{os.environ['PATH']}"}
+    build = "for n in one two; do gcc -MD -MF $n.d -o $n.o -c $n.c; grep $n.c $n.d; rm $n.d; done"
+    first = vault.tv("run", "--", "sh", "-ec", build, cwd=project, env=inside)
+    assert "stored" in first.err
+    assert sorted(outcomes(vault, project)[:3]) == sorted([(build, "stored"), ("one.c", "stored"), ("two.c", "stored")])
+    assert sorted(path.name for path in project.iterdir() if path.suffix in (".o", ".d")) == ["one.o", "two.o"]
+    for name in ("one", "two"):
+        (project / f"{name}.o").unlink()
+    (project / "two.c").write_text("int two = 2;\n")
+    assert vault.tv("run", "--", "sh", "-ec", build, cwd=project, env=inside).out == first.out
+    again = outcomes(vault, project)[:3]
+    assert sorted(again) == sorted([(build, "stored"), ("one.c", "hit"), ("two.c", "stored")])
+
+
+def test_makes_jobs_are_shared_through_runs(vault: Vault, project: Path) -> None:
+    (project / "Makefile").write_text(
+        "all:\n\t+@$(TV) run -- $(MAKE) --no-print-directory parts\nparts: one two\none two:\n\t@echo $@ made\n"
+    )
+    tv = f"TV={sys.executable} -m taskvault"
+    done = subprocess.run(
+        ["make", "-j2", tv], cwd=project, env=vault.environment(), capture_output=True, text=True, check=True
+    )
+    nested = vault.tv("run", "--", "make", "-j2", tv, "--always-make", cwd=project)
+    for out, err in ((done.stdout, done.stderr), (nested.out, nested.err)):
+        assert sorted(out.split("\n")) == ["", "one made", "two made"]
+        assert "jobserver" not in err
+    assert nested.err.rstrip().endswith(", stored")
 
 
 def test_a_shim_works_alone_and_without_a_vault(vault: Vault, project: Path, tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_a_dump_of_a_crash_leaves_the_record_out(tmp_path: Path) -> None:
     assert "dd" in mapped.split()
 
 
+def test_the_code_with_jumps_is_shared_by_all_programs(tmp_path: Path) -> None:
+    watch(native_tracer.make({}), ["sh", "-c", "cat /proc/self/smaps > maps"], tmp_path)
+    mapped = re.findall(
+        r" r-xp \w+ [^\n]*/memfd:taskvault-trace(.*?)VmFlags", (tmp_path / "maps").read_text(), re.DOTALL
+    )
+    assert len(mapped) == 3  # the block, the loader, the C library
+    assert all(re.search(r"^Anonymous: +0 kB$", facts, re.MULTILINE) for facts in mapped)
+
+
 def fill() -> None:
     """Run in a process of its own."""
     status, seen = watch(native_tracer.make({}), ["./many"], Path.cwd())

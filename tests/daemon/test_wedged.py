@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from taskvault.cli import mounts
 from taskvault.protocol import messages as m
 from tests.daemon.test_hand_over import Kept
 from tests.waiting import wait_until
@@ -33,6 +34,18 @@ def wedged(tmp_path: Path) -> Iterator[Kept]:
     )
     yield made
     made.clean_up()
+
+
+def test_a_mount_whose_server_hangs_is_not_waited_for(wedged: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "_PATIENCE_S", 0.05)
+    point = str(wedged.work.parent)
+    assert not mounts.is_dead(point)
+    pid = wedged.owner
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert not mounts.is_dead(point)
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def synced(descriptor: int) -> None:
@@ -104,6 +117,13 @@ def test_sigusr1_names_every_task_and_the_oldest_request_with_its_path(daemon: A
     assert "fs.fsync work/deep/wedged file (handle " in said
     assert "most recent call first" in said
     assert "staging_files.py" in said[said.index("Tasks:") :]
+    with daemon.client() as client:
+
+        def is_named() -> bool:
+            live = client.call(m.GetActivity()).live
+            return any(each.subject.startswith("work/deep/wedged file (handle ") for each in live)
+
+        wait_until(is_named)
     with daemon.client() as client:  # everything else goes on
         assert client.call(m.GetStatus()).pid == daemon.process.pid
     daemon.kill()

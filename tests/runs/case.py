@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from tests.runs.driver import Driver, Said
+from tests.runs.driver import Said, Starter
 
 SHELL_TIMEOUT_S = 60.0
 
@@ -103,7 +103,7 @@ class Told:
 class Bench:
     """Where cases are tried."""
 
-    driver: Driver
+    driver: Starter
     base: Path
     environment: Mapping[str, str]
     """Of `tv`; a case adds to it."""

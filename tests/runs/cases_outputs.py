@@ -54,6 +54,19 @@ OUTPUTS = (
         mounted=True,
     ),
     Case("a directory that is there", "mkdir -p d; echo x > d/out", HIT, "rm d/out", "mkdir d; echo a > d/other"),
+    Case(
+        "a file looked for before its directory was made",
+        "test -e d/x || mkdir d; echo x > d/x",
+        HIT,
+        "rm -r d",
+        mounted=True,
+    ),
+    Case(
+        "a file looked for before its directory was moved there",
+        "[ -e d/x ] && cat d/x; mkdir new; echo x > new/x; [ -d d ] || mv new d",
+        MISS,
+        "echo other > d/x",
+    ),
     Case("a directory that is not there any more", "echo x > d/out", MISS, "rm -r d", "mkdir d", ("directory",)),
     Case("a directory that must not be there", "mkdir d && echo made", MISS, "", "", ("created",), mounted=True),
     Case(

@@ -6,6 +6,8 @@ from tests.runs.case import Case, Expect
 
 HIT, MISS, NEVER = Expect.HIT, Expect.MISS, Expect.NEVER
 
+FILLS_A_CACHE = "x=$HOME/.cache/tool/x; mkdir -p ${x%/*}; [ -e $x ] || echo x > $x; cat $x"
+
 START = (
     Case(
         "a variable that changed",
@@ -98,6 +100,32 @@ START = (
         arrange="mkdir a b; echo a > a/in; echo b > b/in",
         workdir="a",
         workdir_then="b",
+        guards=("workdir",),
+    ),
+    Case(
+        "a working directory outside of the root",
+        "cat x > $HOME/../root/out; echo done",
+        HIT,
+        "rm out",
+        "echo a > ../side/x",
+        workdir="../side",
+    ),
+    Case(
+        "a file in a working directory outside of the root",
+        "cat x > $HOME/../root/out",
+        MISS,
+        "rm out; echo b > ../side/x",
+        "echo a > ../side/x",
+        workdir="../side",
+        guards=("state",),
+    ),
+    Case(
+        "another working directory outside of the root",
+        "basename $PWD > $HOME/../root/out",
+        MISS,
+        "rm out",
+        workdir="../side",
+        workdir_then="../home",
         guards=("workdir",),
     ),
     Case(
@@ -231,9 +259,56 @@ START = (
     Case("a temporary file outside of its directory", "echo x > ../side/t; cat ../side/t; rm ../side/t", HIT),
     Case("a temporary file where something is now", "echo x > t; rm t", MISS, "echo y > t", "", ("absence",)),
     Case("other processes", "ls /proc > /dev/null", NEVER, guards=("processes",), reason="other processes"),
+    Case("what it has open itself", "python3 -Ic \"import os; os.listdir('/proc/self/fd')\"; echo done", HIT),
     Case("the parent of a process", "cat /proc/$PPID/comm", NEVER, guards=("processes",), reason="other processes"),
     Case(
         "a cache of a tool", "mkdir -p $HOME/.cache/tool; echo x >> $HOME/.cache/tool/x; echo done > out", HIT, "rm out"
+    ),
+    Case(
+        "a cache of a tool that is filled",
+        FILLS_A_CACHE,
+        HIT,
+    ),
+    Case(
+        "a cache of a tool that was filled and is empty again",
+        FILLS_A_CACHE,
+        HIT,
+        "rm -r $HOME/.cache",
+    ),
+    Case(
+        "a cache of a tool that was filled by others meanwhile",
+        FILLS_A_CACHE,
+        MISS,
+        "echo y > $HOME/.cache/tool/x",
+        guards=("state+absence",),
+    ),
+    Case(
+        "what nobody put into a cache of a tool",
+        "cat $HOME/.cache/tool/x || echo none",
+        MISS,
+        "mkdir -p $HOME/.cache/tool; echo y > $HOME/.cache/tool/x",
+        guards=("absence",),
+    ),
+    Case(
+        "a cache by digest, filled by others meanwhile",
+        "f=$HOME/.cache/go-build/ab/abcd-a; [ -e $f ] || { mkdir -p ${f%/*}; echo made > $f; }; echo built",
+        HIT,
+        "echo 'made another day' > $HOME/.cache/go-build/ab/abcd-a",
+    ),
+    Case(
+        "a cache by digest that is read and marked as used",
+        "cat $HOME/.cache/go-build/ab/abcd-a; touch $HOME/.cache/go-build/ab/abcd-a",
+        HIT,
+        "",
+        "mkdir -p $HOME/.cache/go-build/ab; echo a > $HOME/.cache/go-build/ab/abcd-a",
+    ),
+    Case(
+        "a cache by digest that is read",
+        "cat $HOME/.cache/go-build/ab/abcd-a",
+        MISS,
+        "echo b > $HOME/.cache/go-build/ab/abcd-a",
+        "mkdir -p $HOME/.cache/go-build/ab; echo a > $HOME/.cache/go-build/ab/abcd-a",
+        ("state",),
     ),
     Case(
         "a cache of a tool that is read",
@@ -262,6 +337,25 @@ START = (
         NEVER,
         guards=("network",),
         reason="network",
+    ),
+    Case(
+        "a port that nobody can know",
+        "python3 -Ic \"import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print('done')\"",
+        HIT,
+    ),
+    Case(
+        "waiting for others at a port",
+        "python3 -Ic \"import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\"",
+        NEVER,
+        guards=("incomplete",),
+        reason="waited for others",
+    ),
+    Case(
+        "waiting for others at no port in particular",
+        'python3 -Ic "import socket; s = socket.socket(); s.listen()"',
+        NEVER,
+        guards=("incomplete",),
+        reason="waited for others",
     ),
     Case(
         "a named socket",

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 TIMEOUT_S = 60.0
 _MOST_REQUEST_BYTES = 1 << 17
@@ -46,6 +46,25 @@ class Said:
     def command_err(self) -> bytes:
         """What the command itself wrote to stderr."""
         return b"".join(line for line in self.err.splitlines(keepends=True) if not line.startswith(b"tv: "))
+
+
+class Running(Protocol):
+    """A command that runs, wherever."""
+
+    def wait(self) -> Said:
+        """Return when it has ended."""
+        ...
+
+
+class Starter(Protocol):
+    """Whatever starts `tv`."""
+
+    def start(
+        self, arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], stdin: int | None = None,
+        umask: int = 0o022, off: Sequence[str] = (),
+    ) -> Running:  # fmt: skip
+        """Start `tv ARGUMENTS` with rules switched off."""
+        ...
 
 
 class Started:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from taskvault.protocol.maintenance import LiveOperation, Operation
 from taskvault.protocol.message import Message
@@ -21,6 +21,9 @@ from tvd.stack_dump import HANDLES
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.vault.vault import Vault
 
+NAMED_S = 0.5
+"""Requests of the kernel that take longer are shown with their paths, which may have to be looked for."""
+NAMED_MAX = 5
 _ABOUT = ("key", "path", "name", "prefix", "run")
 """Fields of requests that say what they are about; the first that a request has is shown."""
 
@@ -35,13 +38,15 @@ class ActivityRequests:
         self._vault = vault
         self._filesystem = filesystem
         self._connections = connections
+        self._paths: dict[Live, str | None] = {}
+        """Of requests that have been under way for long; None: there is none, or none was found."""
 
     def table(self) -> Table[VaultSession]:
         """Handlers by request."""
         return {GetActivity: self.get_activity}
 
     async def get_activity(self, session: VaultSession, request: GetActivity) -> Activity:
-        """Some microseconds; the asking itself is not shown as under way."""
+        """Some microseconds, longer where a request is to be named; the asking itself is not shown as under way."""
         activity = self._activity
         now_ns = activity.clock_ns()
         operations = [
@@ -49,11 +54,11 @@ class ActivityRequests:
             for name, tally in activity.tallies.items()
             if tally.count
         ]
+        under_way = [each for each in activity.under_way() if each.name != GetActivity.__name__]
+        await self._find_paths(under_way, now_ns)
         live = [
-            LiveOperation(each.name, self._subject(each), (now_ns - each.began_ns) / 1e9)
-            for each in activity.under_way()
-            if each.name != GetActivity.__name__
-        ]
+            LiveOperation(each.name, self._subject(each), (now_ns - each.began_ns) / 1e9) for each in under_way
+        ]  # fmt: skip
         return Activity(
             time_s=now_ns / 1e9,
             operations=operations,
@@ -70,7 +75,19 @@ class ActivityRequests:
     def _subject(self, live: Live) -> str:
         if isinstance(live.subject, str):
             return live.subject
-        return f"{'handle' if live.name in HANDLES else 'inode'} {live.subject}"
+        number = f"{'handle' if live.name in HANDLES else 'inode'} {live.subject}"
+        path = self._paths.get(live)
+        return number if path is None else f"{path} ({number})"
+
+    async def _find_paths(self, under_way: Sequence[Live], now_ns: int) -> None:
+        """Find the paths of the oldest requests of the kernel, each once."""
+        old = [each for each in under_way if isinstance(each.subject, int) and now_ns - each.began_ns > NAMED_S * 1e9]
+        self._paths = {each: self._paths[each] for each in old if each in self._paths}
+        for each in old[:NAMED_MAX]:
+            if each not in self._paths and isinstance(each.subject, int):
+                is_handle = each.name in HANDLES
+                path = await self._filesystem.inspection.find_place(each.subject, is_handle=is_handle)
+                self._paths[each] = None if path is None else path.decode("utf-8", "backslashreplace")
 
 
 def watched(table: Table[VaultSession], activity: ActivityRecorder) -> Table[VaultSession]:

@@ -31,6 +31,9 @@ from tvfs.vault.vault import Vault
 MOST_LISTED = 1000
 """Entries in one answer; 300 bytes each, and their results."""
 
+MOST_TRIED = 16
+"""Keys in one request for an entry."""
+
 LISTED_AT_A_TIME = 64
 """Before others get their turn."""
 
@@ -101,15 +104,23 @@ class EntriesRequests:
 
     async def get(self, session: VaultSession, request: GetEntry) -> EntryReply:
         """None is an answer, not an error."""
-        _check_names(request.scope, request.key)
-        found = self._vault.entries.get(request.scope, request.key, count_use=request.count_use)
-        reply = _reply(session, found)
+        if len(request.or_else) >= MOST_TRIED:
+            raise Rejected(f"{len(request.or_else) + 1} keys cannot be tried at once, at most {MOST_TRIED}")
+        for key in (request.key, *request.or_else):
+            _check_names(request.scope, key)
+            found = self._vault.entries.get(request.scope, key, count_use=request.count_use)
+            reply = _reply(session, found)
+            if reply.entry is not None:
+                break
         return reply if reply.entry is not None else EntryReply(None, self._mark(request))
 
     def _mark(self, request: GetEntry) -> UnsteadyKey | None:
-        """Say why there is no entry, if the key is marked."""
-        mark = self._vault.entries.unsteady.get(request.scope, request.key)
-        return None if mark is None else UnsteadyKey(request.key, mark.run, mark.how, mark.marked_ns)
+        """Say why there is no entry, if a key is marked."""
+        for key in (request.key, *request.or_else):
+            mark = self._vault.entries.unsteady.get(request.scope, key)
+            if mark is not None:
+                return UnsteadyKey(key, mark.run, mark.how, mark.marked_ns)
+        return None
 
     async def list_entries(self, session: VaultSession, request: ListEntries) -> Entries:
         """In key order; fewer than asked for only at the end.  What cannot be read is named, and hides nothing else."""

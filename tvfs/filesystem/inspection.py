@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -25,7 +25,7 @@ from tvfs.vault.references import TREE_KEY
 from tvfs.vault.vault import Vault
 from tvfs.vault.weighing import Weigher, Weight
 
-_NAMES_LOOKED_AT = 200_000
+_SLICES_AT_ONCE = 200_000 // SLICE
 """A second's worth."""
 _ELSEWHERE = (KEYS, RUNS, SNAPSHOTS, TRASH, PREPARED)
 
@@ -135,10 +135,32 @@ class Inspection:
 
         For whoever wants to know what holds everything up: a file's name is looked for among all of them, for a second.
         """
+        search = self._search(number, is_handle=is_handle)
+        for _ in range(_SLICES_AT_ONCE):
+            try:
+                next(search)
+            except StopIteration as found:
+                path: bytes | None = found.value
+                return path
+        return None
+
+    async def find_place(self, number: int, *, is_handle: bool) -> bytes | None:
+        """Do the same to the end, and let others have their turn meanwhile."""
+        search = self._search(number, is_handle=is_handle)
+        while True:
+            try:
+                next(search)
+            except StopIteration as found:
+                path: bytes | None = found.value
+                return path
+            await trio.lowlevel.checkpoint()
+
+    def _search(self, number: int, *, is_handle: bool) -> Generator[None, None, bytes | None]:
+        """Yield after each slice of names that were looked through, and return the path."""
         ino = self._files.inode_of(number) if is_handle else number
         names: list[bytes] = []
         while ino is not None and ino not in (ROOT, WORK):
-            found = self._name_and_parent(ino)
+            found = yield from self._name_and_parent(ino)
             if found is None or found[1] in _ELSEWHERE or len(names) > MAX_LEVELS:
                 return None
             name, ino = found
@@ -147,7 +169,7 @@ class Inspection:
             return None
         return b"/".join([*([b"work"] if ino == WORK else []), *reversed(names)])
 
-    def _name_and_parent(self, ino: int) -> tuple[bytes, int] | None:
+    def _name_and_parent(self, ino: int) -> Generator[None, None, tuple[bytes, int] | None]:
         of_tree = self._nodes.entry(ino)
         if of_tree is not None:
             return of_tree[0].name, of_tree[1]
@@ -155,10 +177,15 @@ class Inspection:
         # Only of a directory is the parent known, so that its names are all that has to be looked through.
         start = inode.parent.to_bytes(8, "big") if inode is not None and inode.is_directory and inode.parent else b""
         child = ino.to_bytes(8, "big")
-        for key, row in islice(self._vault.catalog.scan(Family.DIRENT, start), _NAMES_LOOKED_AT):
-            if row[4:12] == child:
-                return key[8:], int.from_bytes(key[:8], "big")
-        return None
+        while True:
+            rows = list(islice(self._vault.catalog.scan(Family.DIRENT, start), SLICE))
+            for key, row in rows:
+                if row[4:12] == child:
+                    return key[8:], int.from_bytes(key[:8], "big")
+            if len(rows) < SLICE:
+                return None
+            start = rows[-1][0] + b"\0"
+            yield
 
     async def _name_in(self, parent: int, child: int, pace: Pace) -> bytes | None:
         after = b""

@@ -86,6 +86,8 @@ class Process:
     """What it executed, in order; the rest it inherited from its parent."""
     status: int | None
     """Exit status, -n if signal n ended it, None if that is not known."""
+    arguments: tuple[tuple[str, ...] | None, ...] = ()
+    """What each of `programs` was given, its name first; None where that is not known.  May be left out as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class TracedCommand:
     """A descriptor; None: the caller's own, as for the other two."""
     stdout: int | None = None
     stderr: int | None = None
+    descriptors: tuple[int, ...] = ()
+    """Of the caller, which the command gets too."""
 
 
 class TracedProcess(Protocol):

@@ -54,8 +54,10 @@ def prepare(place: Path, *programs: str, static: bool = False) -> None:
 def watch(tracer: Tracer, arguments: Sequence[str], place: Path) -> tuple[int, Observation]:
     """Run a command to its end; return its status and what was observed."""
     with open(os.devnull, "r+b") as null:
-        streams = {name: null.fileno() for name in ("stdin", "stdout", "stderr")}
-        process = tracer.start(TracedCommand(arguments, str(place), dict(os.environ), **streams))
+        nothing = null.fileno()
+        process = tracer.start(
+            TracedCommand(arguments, str(place), dict(os.environ), stdin=nothing, stdout=nothing, stderr=nothing)
+        )
         return process.wait(), process.observe()
 
 

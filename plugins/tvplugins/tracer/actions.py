@@ -27,6 +27,7 @@ _ANY_OPEN_ACCESS = calls.O_WRONLY | calls.O_RDWR
 _OWN = re.compile(r"/proc/(?:thread-self|(\d+))(?=/|$)")
 _MAGIC = re.compile(r"/proc/(self|\d+)/(?:task/\d+/)?(cwd|root|exe|fd/\d+|map_files/[^/]+)(?:/(.*))?$", re.DOTALL)
 """Names that lead where no path says: only the kernel knows."""
+_ANY_PORT_HERE = re.compile(r"(?:127\.0\.0\.1|\[::1\]):0\Z")
 _MOST_INTERPRETERS = 6
 
 
@@ -221,6 +222,7 @@ class Actions:
         as_call = Call(event.tid, event.at_ns, "execve", 0, event.flags, (place,), event.program)
         path = self._where(task, as_call, follow=not event.flags & calls.AT_SYMLINK_NOFOLLOW, check=False)
         task.process.programs.append(path or event.program or place.path or place.base)
+        task.process.arguments.append(event.arguments)
         if path is not None:
             self._note(task, Use.EXECUTED, path)
             if self._links.gains_rights(path):
@@ -236,7 +238,9 @@ class Actions:
         if error in ("EINPROGRESS", "EAGAIN", "EINTR"):
             error = ""
         if family == "internet":
-            self._note(task, Use.INTERNET, address)
+            # A port that nobody can know says nothing to anyone, unless it is listened at: that is told by itself.
+            if not (call.name == "bind" and _ANY_PORT_HERE.match(address)):
+                self._note(task, Use.INTERNET, address)
         elif family == "local":
             if not address.startswith("@"):
                 address = self._links.resolve(task.directory.path, address, follow=True).path
@@ -294,6 +298,9 @@ class Actions:
             # No path at all: the kernel refuses it, and so says nothing.
             return None
         base = place.base or task.directory.path
+        own = _OWN.match(base)
+        if own and own[1] is not None and int(own[1]) == task.process.pid:
+            return "/proc/self" + base[own.end() :]
         return base if base.startswith("/") and not base.endswith(DELETED) else None
 
     def _in_proc(self, task: Task, path: str, call: Call, follow: bool) -> str | None:

@@ -81,6 +81,8 @@ class Exec(msgspec.Struct, frozen=True, gc=False):
     """The kernel's path for what runs now, which is another file if that one is interpreted; empty if not known."""
     header: bytes = b""
     """The first bytes of `program`; empty if not known."""
+    arguments: tuple[str, ...] | None = None
+    """What it was given, its name first; None if that is not known."""
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False):
@@ -200,6 +202,7 @@ SIGNATURES: dict[str, Signature] = {
 """By name; only these and the forbidden ones are traced."""
 
 FORBIDDEN: dict[str, str] = {
+    "listen": "waited for others to connect to it",
     "chroot": "changed its root directory",
     "pivot_root": "changed its root directory",
     "mount": "mounted a filesystem",

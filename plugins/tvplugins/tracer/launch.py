@@ -8,6 +8,8 @@ import subprocess
 
 from tvfs.plugin_api.tracer import TracedCommand
 
+TRY_S = 10.0
+"""How long a tracer may take to say what it can do."""
 LINGER_S = 0.5
 """How long after its command's end the record may still grow; a process that then runs was left behind."""
 

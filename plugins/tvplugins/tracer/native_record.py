@@ -12,7 +12,8 @@ from tvplugins.tracer.calls import AT_EMPTY_PATH, SIGNATURES, Call, Clone, Exec,
 
 _HEAD = struct.Struct("=IHHiIQqQ")
 _BEFORE = struct.Struct("=IIIIQq")
-_ENDS = struct.Struct("=QQ")
+_ENDS = struct.Struct("=QQ8xQ")
+"""Where the entries end, where they ended when the record was closed, where there is no more room for them."""
 _FIRST_ENTRY = 65536
 _ALIGNED = 8
 _CLONED, _EXECUTED, _ENDED, _TROUBLE, _END, _UNKNOWN = range(1001, 1007)
@@ -22,9 +23,9 @@ _NO_PATH_MEANS_DESCRIPTOR = frozenset({"utimensat", "futimesat"})
 
 def read_record(record: bytes | mmap.mmap, names: Mapping[int, str]) -> Iterator[Raw]:
     """Yield the events; `names` are those of the numbers of system calls.  What is damaged or missing: a `Trouble`."""
-    last, final = _ENDS.unpack_from(record) if len(record) >= _FIRST_ENTRY else (0, 0)
+    last, final, room = _ENDS.unpack_from(record) if len(record) >= _FIRST_ENTRY else (0, 0, 0)
     last = final or last
-    if last > len(record):
+    if last > min(room, len(record)):
         yield Trouble("more happened than the tracer's record has room for")
         last = 0
     position, ended = _FIRST_ENTRY, False
@@ -102,11 +103,12 @@ def _before(strings: list[bytes | None], count: int) -> Iterator[Before | None]:
 
 
 def _exec(tid: int, at_ns: int, former: int, flags: int, strings: list[bytes | None]) -> Raw:
-    if len(strings) != 4:
+    if len(strings) != 5:
         return Trouble("a program was executed without a call that was seen")
-    program, path, base, header = strings
+    program, path, base, header, given = strings
     place = Place(None if path is None else _text(path), _text(base))
-    return Exec(tid, at_ns, former, place, flags, _text(program), header or b"")
+    arguments = None if given is None else tuple(_text(given).removesuffix("\0").split("\0"))
+    return Exec(tid, at_ns, former, place, flags, _text(program), header or b"", arguments)
 
 
 def _text(raw: bytes | None) -> str:

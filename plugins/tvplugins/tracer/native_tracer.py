@@ -16,7 +16,7 @@ from typing import IO
 from tvfs.plugin_api.tracer import Observation, TracedCommand
 from tvplugins.parameters import read_numbers
 from tvplugins.tracer.fold import observe
-from tvplugins.tracer.launch import LINGER_S, StartedProcess, find_program
+from tvplugins.tracer.launch import LINGER_S, TRY_S, StartedProcess, find_program
 from tvplugins.tracer.links import RealDisk
 from tvplugins.tracer.native_record import read_record
 
@@ -57,13 +57,14 @@ class NativeTracer:
         if not os.access(self._program, os.X_OK):
             return "its program was not compiled; install gcc, then reinstall taskvault from source"
         try:
-            listed = subprocess.run([self._program, "--calls"], capture_output=True, text=True, check=True).stdout
+            command = [str(self._program), "--calls"]
+            listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TRY_S).stdout
             self._names = {int(line.split()[0]): line.split()[1] for line in listed.splitlines()}
             nothing = TracedCommand(["true"], "/", {"PATH": os.defpath})
             tried = NativeProcess([str(self._program), ""], nothing, self._names)
             if tried.wait() or tried.observe().incomplete:
                 return "it could not trace the program true"
-        except (OSError, subprocess.CalledProcessError) as exc:
+        except (OSError, subprocess.SubprocessError) as exc:
             return f"it cannot trace here ({exc})"
         return ""
 
@@ -87,7 +88,7 @@ class NativeProcess(StartedProcess):
                 stdin=command.stdin,
                 stdout=command.stdout,
                 stderr=command.stderr,
-                pass_fds=passed,
+                pass_fds=(*passed, *command.descriptors),
             )
             super().__init__(process)
             os.close(trouble)

@@ -15,7 +15,7 @@ from tvfs.plugin_api.tracer import Observation, TracedCommand
 from tvplugins.parameters import read_numbers
 from tvplugins.tracer.calls import FORBIDDEN, SIGNATURES, Raw
 from tvplugins.tracer.fold import observe
-from tvplugins.tracer.launch import LINGER_S, StartedProcess, find_program
+from tvplugins.tracer.launch import LINGER_S, TRY_S, StartedProcess, find_program
 from tvplugins.tracer.links import RealDisk
 from tvplugins.tracer.strace_output import MAKING_TASKS, StraceOutput
 
@@ -60,6 +60,7 @@ class StraceTracer:
                 stdin=command.stdin,
                 stdout=command.stdout,
                 stderr=command.stderr,
+                pass_fds=command.descriptors,
             )
         except BaseException:
             record.close()
@@ -98,9 +99,11 @@ class StracedProcess(StartedProcess):
 def _try() -> str:
     if shutil.which("strace") is None:
         return "strace is not installed; install the package strace"
-    tried = subprocess.run(
-        ["strace", *_OPTIONS, "-o", os.devnull, "--", "true"], capture_output=True, text=True, check=False
-    )
+    command = ["strace", *_OPTIONS, "-o", os.devnull, "--", "true"]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TRY_S)
+    except subprocess.TimeoutExpired:
+        return f"strace did not trace the program true within {TRY_S:g} s"
     if tried.returncode:
         reason = tried.stderr.strip().splitlines()[-1:] or [f"it exits with {tried.returncode}"]
         return f"strace cannot trace here ({reason[0]})"

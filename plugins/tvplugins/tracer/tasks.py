@@ -23,12 +23,21 @@ class Living:
     parent: int
     started_ns: int
     programs: list[str] = field(default_factory=list)
+    arguments: list[tuple[str, ...] | None] = field(default_factory=list)
     ended_ns: int | None = None
     status: int | None = None
 
     def told(self) -> Process:
         """As the observation has it."""
-        return Process(self.pid, self.parent, self.started_ns, self.ended_ns, tuple(self.programs), self.status)
+        return Process(
+            self.pid,
+            self.parent,
+            self.started_ns,
+            self.ended_ns,
+            tuple(self.programs),
+            self.status,
+            tuple(self.arguments),
+        )
 
 
 @dataclass(slots=True)

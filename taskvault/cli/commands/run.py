@@ -13,6 +13,9 @@ from taskvault.cli.errors import Refusal, say
 
 MOST_PATIENCE_S = 3600.0
 
+_COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+"""What Python puts in the place of the locale C."""
+
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
@@ -73,8 +76,9 @@ def run(  # noqa: PLR0913  # one for each option
     from taskvault.run.project import ProjectInvalid
     from taskvault.run.root import RootInvalid
 
+    given = _callers_environment()
     try:
-        environment = changed_environment(os.environ, variables)
+        environment = changed_environment(given, variables)
         if os.environ.get("TASKVAULT", "").lower() in ("off", "0", "no", "false"):
             return become(command, environment)
         home, workdir = context.home, Path(os.getcwd())
@@ -86,7 +90,7 @@ def run(  # noqa: PLR0913  # one for each option
     request = RunRequest(
         command=command,
         workdir=workdir,
-        environment=dict(os.environ),
+        environment=given,
         root=root,
         inputs=inputs,
         outputs=outputs,
@@ -103,6 +107,22 @@ def run(  # noqa: PLR0913  # one for each option
         return Engine(home, request, report_file=json_file, patience_s=_patience_s()).run()
     except (PatternInvalid, ProjectInvalid, RootInvalid) as exc:
         raise click.UsageError(str(exc)) from exc
+
+
+def _callers_environment() -> dict[str, str]:
+    """Return the variables that we were started with.
+
+    Where the locale is C, Python sets `LC_CTYPE` at its start, for what it starts too: the caller did not.
+    """
+    environment = dict(os.environ)
+    if environment.get("LC_CTYPE") in _COERCED:
+        with suppress(OSError):
+            given = Path("/proc/self/environ").read_bytes().split(b"\0")
+            before = next((each.partition(b"=")[2] for each in given if each.startswith(b"LC_CTYPE=")), None)
+            environment.pop("LC_CTYPE")
+            if before is not None:
+                environment["LC_CTYPE"] = os.fsdecode(before)
+    return environment
 
 
 def _patience_s() -> float | None:

@@ -105,7 +105,7 @@ def test_a_damaged_native_record_is_declared_and_never_raises(cut: int, name: st
     padding = -(40 + len(strings)) % 8
     entry = struct.pack("=IHHiIQqQ", 40 + len(strings) + padding, 1, 3, 7, 0, 5, 0, 0) + strings + bytes(padding)
     body = (entry + garbage)[:cut]
-    record = (struct.pack("=QQ", 65536 + len(body), 0)).ljust(65536, b"\0") + body
+    record = (struct.pack("=QQ8xQ", 65536 + len(body), 0, 1 << 20)).ljust(65536, b"\0") + body
     events = list(read_record(record, {1: name}))
     assert isinstance(events[-1], Trouble)
 

@@ -2,9 +2,10 @@
  *
  * The kernel has mapped the program and its loader, and nothing of them has run.  A few instructions are written behind
  * the loader's code, where the last page has room and nothing is; the program begins there.  They map the code from the
- * record, call it, and go on to the loader with all registers as they were.  That memory is the new program's own: what called execve is never written to, because after vfork its memory is its parent's too.
+ * record, call it, and go on to the loader with all registers as they were.  It has mapped other code for the loader by
+ * then (texts.c), in which those instructions are the same.  That memory is the new program's own: what called execve is never written to, because after vfork its memory is its parent's too.
  *
- * Only where the loader is the file whose sites are known: its entry, its sites and the room must be there.
+ * Only where the loader is the file that is known, by its build ID.
  */
 #define _GNU_SOURCE
 #include "inject.h"
@@ -23,10 +24,11 @@
 #include <sys/user.h>
 #include <unistd.h>
 
-#include "sites.h"
+#include "texts.h"
 
 #define LOADER "/lib64/ld-linux-x86-64.so.2"
-#define MOST_LOOKED_AT 16
+#define MOST_TEXT_BYTES (16l << 20)
+#define HEAD_BYTES 1024 /* of the loader, with its build ID */
 
 static const char *const libraries[] = {"/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/usr/lib/libc.so.6"};
 
@@ -68,35 +70,36 @@ __asm__(".pushsection .rodata\n"
         "xor %r9d, %r9d\n"
         "xor %r10d, %r10d\n"
         "xor %r11d, %r11d\n"
-        "jmp *93f(%rip)\n"
+        ".byte 0xe9\n" /* jmp to where the loader begins */
+        "bootstrap_entry: .long 0\n"
         ".balign 8\n"
         "bootstrap_told: 90: .quad 0\n"
         "91: .quad 0, 0, 0, 0\n"
-        "93: .quad 0\n"
         "94: .fill 32, 1, 0\n"
         "bootstrap_end: .popsection\n");
 
-extern const char bootstrap[], bootstrap_told[], bootstrap_end[];
+extern const char bootstrap[], bootstrap_entry[], bootstrap_told[], bootstrap_end[];
 
 /* What follows the instructions. */
 struct filled {
     struct told told;
-    uint64_t entry;
     char record[32];
 };
 
 /* The beginning of the image (inside.c). */
 struct image {
     char jump[8];
-    uint64_t peek, peek_end, peek_unreadable;
+    uint64_t entry, peek, peek_end, peek_unreadable;
 };
 
 _Static_assert(CODE_BYTES == 16384 && CODE_AT == 32768, "as the instructions above say");
+_Static_assert(LIBRARY_FROM_CODE + MOST_TEXT_BYTES <= 0, "one before the other");
 _Static_assert(sizeof(struct shared) <= CODE_AT && CODE_AT + CODE_BYTES <= FIRST_ENTRY, "one after the other");
 
 static uint64_t key, code_at; /* 0: nothing is given to programs */
-static struct patched_file loader;
-static uint64_t loader_entry;
+static struct sites loader;
+static char loader_head[HEAD_BYTES];
+static char first[FIRST_BYTES]; /* what is written into programs, but what they are told */
 static struct image image;
 static uint64_t clock_offset;
 static uint64_t room;
@@ -149,54 +152,74 @@ static uint64_t address_from(uint64_t number)
     return 0x7e9000000000ul + ((number % (0x5000000000ul >> 12)) << 12);
 }
 
+/* The head of the loader's file, by which it is known in memory again: it must have a build ID. */
+static bool read_head(void)
+{
+    int file = open(LOADER, O_RDONLY | O_CLOEXEC);
+    bool there = file >= 0 && read(file, loader_head, HEAD_BYTES) == HEAD_BYTES;
+    if (file >= 0)
+        close(file);
+    return there && memmem(loader_head, HEAD_BYTES, "\x14\0\0\0\3\0\0\0GNU", 12);
+}
+
+/* Prepares the code of a file before `*end` of the record, and moves that. */
+static bool prepare(const char *path, const struct sites *found, int record, uint64_t *end, struct patched_file *file)
+{
+    bool is_loader = found == &loader;
+    uint64_t at = *end - found->text_bytes;
+    if (found->text_bytes > MOST_TEXT_BYTES || *end < FEWEST_BYTES + found->text_bytes ||
+        !texts_prepare(path, found, record, at, code_at + image.entry, is_loader ? first : "",
+                       is_loader ? (size_t)(bootstrap_end - bootstrap) : 0))
+        return false;
+    *end = at;
+    *file = (struct patched_file){found->device, found->inode, found->bytes, found->changed_ns, found->text,
+                                  found->text_bytes, at};
+    return true;
+}
+
 void inject_begin(const char *path, uint64_t drawn, int descriptor, struct shared *shared)
 {
     static const int of_loader[] = {SYS_mmap, -1}, of_library[] = {SYS_mlockall, -1};
-    uint64_t entry;
+    static struct sites library;
+    uint64_t end = shared->room;
     clock_offset = find_clock();
-    if (!clock_offset || bootstrap_end - bootstrap > FIRST_BYTES ||
-        !sites_find(LOADER, of_loader, &loader, &loader_entry) || loader.room_bytes < FIRST_BYTES ||
-        !load_image(path, descriptor))
+    if (!clock_offset || bootstrap_end - bootstrap > FIRST_BYTES || !read_head() ||
+        !sites_find(LOADER, of_loader, &loader) || !load_image(path, descriptor) ||
+        snprintf(record_path, sizeof record_path, "/proc/%d/fd/%d", getpid(), descriptor) >= (int)sizeof record_path)
         return;
-    shared->files[0] = loader;
-    for (size_t one = 0; one < sizeof libraries / sizeof *libraries; one++)
-        if (sites_find(libraries[one], of_library, &shared->files[1], &entry))
-            break;
-    if (snprintf(record_path, sizeof record_path, "/proc/%d/fd/%d", getpid(), descriptor) >= (int)sizeof record_path)
-        return;
-    room = shared->room;
-    key = drawn;
+    int32_t to_entry = (int32_t)(loader.entry - (loader.room + (uint64_t)(bootstrap_entry - bootstrap) + sizeof to_entry));
+    memcpy(first, bootstrap, (size_t)(bootstrap_end - bootstrap));
+    memcpy(first + (bootstrap_entry - bootstrap), &to_entry, sizeof to_entry);
     code_at = address_from(drawn);
+    if (!prepare(LOADER, &loader, descriptor, &end, &shared->loader))
+        return;
+    for (size_t one = 0; one < sizeof libraries / sizeof *libraries; one++)
+        if (sites_find(libraries[one], of_library, &library)) {
+            prepare(libraries[one], &library, descriptor, &end, &shared->library);
+            break;
+        }
+    room = shared->room = end;
+    key = drawn;
 }
 
 /* Whether the loader at `base` is the one that is known. */
 static bool is_known(pid_t tid, uint64_t base)
 {
-    char there[MOST_LOOKED_AT][SITE_BYTES];
-    struct iovec here = {there, 0}, remote[MOST_LOOKED_AT];
-    uint32_t count = loader.count < MOST_LOOKED_AT ? loader.count : MOST_LOOKED_AT;
-    for (uint32_t at = 0; at < count; at++)
-        remote[at] = (struct iovec){(void *)(base + loader.sites[at].at), SITE_BYTES};
-    here.iov_len = count * SITE_BYTES;
-    if (process_vm_readv(tid, &here, 1, remote, count, 0) != (ssize_t)here.iov_len)
-        return false;
-    for (uint32_t at = 0; at < count; at++)
-        if (memcmp(there[at], loader.sites[at].bytes, SITE_BYTES))
-            return false;
-    return true;
+    char there[HEAD_BYTES];
+    struct iovec here = {there, HEAD_BYTES}, remote = {(void *)base, HEAD_BYTES};
+    return process_vm_readv(tid, &here, 1, &remote, 1, 0) == HEAD_BYTES && !memcmp(there, loader_head, HEAD_BYTES);
 }
 
 bool inject(pid_t tid, uint64_t base, uint64_t kernel)
 {
-    char first[FIRST_BYTES], path[32];
-    struct filled filled = {{key, code_at, base, kernel + clock_offset, room}, base + loader_entry, ""};
+    char path[32];
+    struct filled filled = {{key, code_at, base, kernel + clock_offset, room}, ""};
     size_t bytes = (size_t)(bootstrap_end - bootstrap);
     errno = 0;
     long pointer = key && base && kernel ? ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user_regs_struct, rip), 0) : 0;
-    if (!pointer || errno || (uint64_t)pointer != filled.entry || !is_known(tid, base))
+    if (!pointer || errno || (uint64_t)pointer != base + loader.entry || !is_known(tid, base))
         return false;
     memcpy(filled.record, record_path, sizeof record_path);
-    memcpy(first, bootstrap, bytes);
     memcpy(first + (bootstrap_told - bootstrap), &filled, sizeof filled);
     snprintf(path, sizeof path, "/proc/%d/mem", tid);
     int memory = open(path, O_WRONLY | O_CLOEXEC);

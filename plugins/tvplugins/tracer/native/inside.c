@@ -1,7 +1,7 @@
 /* Code that is mapped into traced programs: makes the calls that are most frequent itself, and notes them.
  *
- * Where the C library and its loader make such a call - `mov $NUMBER,%eax; syscall` - the `mov` is replaced by a jump to
- * here (the `syscall` stays, and is where everything goes that is not understood).  The tracer's filter lets the call
+ * Where the C library and its loader make such a call - `mov $NUMBER,%eax; syscall` - programs have code in which the
+ * `mov` is replaced by a jump to here (texts.c; the `syscall` stays, and is where everything goes that is not understood).  The tracer's filter lets the call
  * pass only with a key as its sixth argument, which it does not have, that was drawn for this run.  All others stop: nothing
  * depends on this code for being seen; it only saves time.  It gives up silently wherever it cannot work.
  *
@@ -12,53 +12,26 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdbool.h>
-#include <stddef.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 
-#include "shared.h"
+#include "inside.h"
 
-#define NOTED 500 /* with what else is in the state less than a page */
-#define PAGE 4096
-#define COMMON_BYTES 13
-#define STUB_BYTES 17
 #define BEGINNING 16 /* bytes of a path that are looked at before the call */
 #define BASE_BYTES 256
 #define ROOM_LEFT (1 << 20)
 
-typedef int (*clock_function)(clockid_t clock, struct timespec *now);
-
-struct state {
-    _Atomic uint32_t off; /* set by the tracer: calls are made where they were */
-    long key;
-    clock_function clock;
-    struct shared *shared;
-    _Atomic uint64_t noted[NOTED];
-};
-
-/* The registers of a call, as `entry` pushes them. */
-struct frame {
-    long arguments[6];
-    long number; /* becomes the result */
-    uint64_t at; /* where the `syscall` is that was meant */
-};
-
 bool handle(struct frame *frame);
-void begin(int record, const struct told *told);
 __attribute__((visibility("hidden"))) int peek(const char *path, char *to);
-/* Hidden: found from where the code is, not at an address that the linker thinks of. */
-__attribute__((visibility("hidden"))) void entry(void);
-__attribute__((visibility("hidden"))) extern const char image[];
 
-/* The jump to `begin` and three offsets are what the tracer knows of the image (inject.c). */
+/* The jump to `begin` and four offsets are what the tracer knows of the image (inject.c). */
 __asm__(".pushsection .head, \"ax\"\n"
+        ".globl image\n"
+        ".hidden image\n"
         "image: jmp begin\n"
         ".balign 8\n"
-        ".quad peek - image, peek_end - image, peek_unreadable - image\n"
+        ".quad entry - image, peek - image, peek_end - image, peek_unreadable - image\n"
         /* Copies the beginning of a path; where that cannot be read the tracer lets it go on at the second label. */
         "peek: mov $16, %ecx\n"
         "1: movzbl (%rdi), %eax\n"
@@ -110,149 +83,6 @@ __asm__(".pushsection .head, \"ax\"\n"
         "lea 128(%rsp), %rsp\n"
         "jmp *%rcx\n"
         ".popsection\n");
-
-static struct state *state_here(void)
-{
-    return (struct state *)(image + STATE_FROM_CODE);
-}
-
-/* A system call that the filter does not look at. */
-static long direct(long number, long a, long b, long c, long d, long e, long f)
-{
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    long result;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
-/* One that the filter lets pass. */
-static long passing(const struct state *state, long number, long a, long b, long c, long d)
-{
-    return direct(number, a, b, c, d, 0, state->key);
-}
-
-static bool failed(long result)
-{
-    return (unsigned long)result > -4096ul;
-}
-
-static void copy(void *to, const void *from, size_t bytes)
-{
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
-}
-
-static bool same(const char *one, const char *other, size_t bytes)
-{
-    while (bytes && *one == *other) {
-        one++;
-        other++;
-        bytes--;
-    }
-    return !bytes;
-}
-
-/* --- putting in jumps --------------------------------------------------------------------------------------------- */
-
-static uint8_t *put_byte(uint8_t *at, uint8_t byte)
-{
-    *at = byte;
-    return at + 1;
-}
-
-static uint8_t *put_offset(uint8_t *at, const uint8_t *target)
-{
-    int32_t offset = (int32_t)(target - (at + 4));
-    copy(at, &offset, 4);
-    return at + 4;
-}
-
-/* The instruction that the jump takes the place of; lea SYSCALL(%rip),%rcx; jmp COMMON */
-static uint8_t *put_stub(uint8_t *at, const uint8_t *site, const uint8_t *common)
-{
-    copy(at, site, MOVE_BYTES);
-    at = put_byte(at + MOVE_BYTES, 0x48);
-    at = put_byte(at, 0x8d);
-    at = put_byte(at, 0x0d);
-    at = put_offset(at, site + MOVE_BYTES);
-    return put_offset(put_byte(at, 0xe9), common);
-}
-
-/* What is at a site; NULL if that is not what it should be, or lies elsewhere. */
-static uint8_t *site_in(const struct site *site, uint8_t *at, size_t bytes, uint64_t from)
-{
-    uint8_t *there = at + (site->at - from);
-    if (site->at < from || site->at + SITE_BYTES > from + bytes)
-        return NULL;
-    return same((const char *)there, (const char *)site->bytes, SITE_BYTES) ? there : NULL;
-}
-
-/* Puts jumps into the code of a file that has just been mapped, which nothing runs yet but the loader, and that waits
- * for us; `at` is where the byte `from` of the file is.  What they jump to is put behind the code, where it does not fill
- * its last page.  It stays executable all the time, so that nothing is lost where a system forbids to change it. */
-static void patch(const struct patched_file *file, uint8_t *at, size_t bytes, uint64_t from, uint64_t used)
-{
-    uint64_t room = file->room + used - from;
-    if (used + COMMON_BYTES + file->count * STUB_BYTES > file->room_bytes || room > bytes ||
-        direct(SYS_mprotect, (long)at, (long)bytes, PROT_READ | PROT_WRITE | PROT_EXEC, 0, 0, 0))
-        return;
-    uint8_t *common = at + room;
-    uint64_t to = (uint64_t)&entry;
-    uint8_t *next = put_byte(put_byte(common, 0x49), 0xbb); /* movabs $entry,%r11; jmp *%r11 */
-    copy(next, &to, 8);
-    next = put_byte(put_byte(put_byte(next + 8, 0x41), 0xff), 0xe3);
-    for (const struct site *site = file->sites; site < file->sites + file->count; site++) {
-        uint8_t *there = site_in(site, at, bytes, from), *stub = next;
-        if (there) {
-            next = put_stub(stub, there, common);
-            put_offset(put_byte(there, 0xe9), stub);
-        }
-    }
-    direct(SYS_mprotect, (long)at, (long)bytes, PROT_READ | PROT_EXEC, 0, 0, 0);
-}
-
-/* The loader maps a library: the C library gets jumps. */
-static bool map(struct state *state, struct frame *frame)
-{
-    const long *given = frame->arguments;
-    struct stat status;
-    long result = direct(SYS_mmap, given[0], given[1], given[2], given[3], given[4], given[5]);
-    frame->number = result;
-    if (failed(result) || !(given[2] & PROT_EXEC) || (int)given[4] < 0 ||
-        direct(SYS_fstat, given[4], (long)&status, 0, 0, 0, 0))
-        return true;
-    for (const struct patched_file *file = state->shared->files; file < state->shared->files + PATCHED_FILES; file++)
-        if (file->inode && file->inode == status.st_ino && file->device == status.st_dev &&
-            file->bytes == (uint64_t)status.st_size &&
-            file->changed_ns == (uint64_t)status.st_mtim.tv_sec * 1000000000 + (uint64_t)status.st_mtim.tv_nsec)
-            patch(file, (uint8_t *)result, (size_t)given[1], (uint64_t)given[5], 0);
-    return true;
-}
-
-/* Called before the program's first instruction. */
-void begin(int record, const struct told *told)
-{
-    struct state *state = state_here();
-    struct rlimit limit;
-    if (direct(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0) || limit.rlim_cur != RLIM_INFINITY)
-        return; /* what the record takes would be missing */
-    if (direct(SYS_mmap, (long)state, sizeof *state, PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (long)state)
-        return;
-    state->shared = (struct shared *)(told->code + RECORD_FROM_CODE);
-    if (direct(SYS_mmap, (long)state->shared, (long)told->room, PROT_READ | PROT_WRITE,
-               MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, record, 0) != (long)state->shared)
-        return;
-    direct(SYS_madvise, (long)state->shared, (long)told->room, MADV_DONTDUMP, 0, 0, 0); /* it has holes, which a dump fills */
-    state->key = (long)told->key;
-    state->clock = (clock_function)told->clock;
-    const struct patched_file *loader = &state->shared->files[0];
-    patch(loader, (uint8_t *)(told->loader + loader->text), loader->text_bytes, loader->text, FIRST_BYTES);
-}
 
 /* --- noting calls ------------------------------------------------------------------------------------------------- */
 

@@ -13,6 +13,7 @@
 
 static struct shared *shared;
 static int done = -1;
+static size_t mapped_bytes;
 
 void strings_clear(struct strings *strings)
 {
@@ -82,7 +83,7 @@ struct shared *record_open(int record, int done_fd)
     if (mapped == MAP_FAILED)
         return NULL;
     shared = mapped;
-    shared->room = room * 2; /* the loop has halved it once more */
+    shared->room = mapped_bytes = room * 2; /* the loop has halved it once more */
     atomic_store(&shared->end, FIRST_ENTRY);
     shared->since_1970_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
     return shared;
@@ -125,11 +126,31 @@ void record_trouble(const char *reason)
     record_call(0, TROUBLE, 0, 0, reason, (int)strlen(reason), &(struct strings){0});
 }
 
+bool record_is_open(void)
+{
+    return shared != NULL;
+}
+
+void record_names_changed(void)
+{
+    atomic_fetch_add(&shared->generation, 1);
+}
+
+void record_call_has_ended(void)
+{
+    atomic_fetch_sub(&shared->under_way, 1);
+}
+
+bool record_calls_under_way(void)
+{
+    return atomic_load(&shared->under_way);
+}
+
 /* The code inside of programs finds the record full from now on, and makes no calls itself any more. */
 void record_close(void)
 {
     shared->final = atomic_exchange(&shared->end, shared->room);
-    munmap(shared, shared->room);
+    munmap(shared, mapped_bytes);
     shared = NULL;
     close(done);
 }

@@ -2,6 +2,7 @@
 #ifndef RECORD_H
 #define RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -27,6 +28,11 @@ struct shared *record_open(int record, int done); /* NULL if the file cannot be 
 void record_call(pid_t tid, int kind, long long result, uint64_t flags, const char *outcome, int length,
                  const struct strings *strings);
 void record_trouble(const char *reason);
+bool record_is_open(void);
 void record_close(void);
+
+void record_names_changed(void);     /* what was noted before must be noted again */
+void record_call_has_ended(void);    /* one that the code inside began and cannot say of itself that it has ended */
+bool record_calls_under_way(void);
 
 #endif

@@ -9,7 +9,8 @@
  * addition, so the order of entries is that in which calls returned.  An entry's first word, its length, is written
  * last: an entry without one was reserved by a process that was killed, and ends what can be believed.
  *
- * Between the head of the file and the first entry is that code itself, for programs to map.
+ * Between the head of the file and the first entry is that code itself, for programs to map; at its end, behind the
+ * room for entries, what they map in place of the code of the loader and of the C library (texts.c).
  */
 #ifndef SHARED_H
 #define SHARED_H
@@ -31,12 +32,8 @@
 #define CODE_BYTES 16384
 #define STATE_FROM_CODE CODE_BYTES
 #define RECORD_FROM_CODE (1 << 20)
+#define LIBRARY_FROM_CODE (-(16l << 20)) /* the C library's code, before it is needed */
 
-#define FIRST_BYTES 512 /* behind the loader's code, for the first instructions of inject.c */
-#define MOST_SITES 64
-#define PATCHED_FILES 2 /* the loader and the C library */
-#define MOVE_BYTES 5    /* mov $CONSTANT,%REGISTER */
-#define SITE_BYTES 7    /* and the syscall behind it */
 
 /* The calls that are made inside of programs, by their names in calls.h. */
 #define INSIDE(CALL) \
@@ -44,16 +41,11 @@
     CALL(readlink) CALL(readlinkat) CALL(execve) CALL(statfs) CALL(getdents64) \
     CALL(unlink) CALL(unlinkat) CALL(mkdir) CALL(rename)
 
-/* Where a file makes system calls that are made inside. */
+/* A file whose code is given to programs with jumps in it. */
 struct patched_file {
     uint64_t device, inode, bytes, changed_ns; /* which it is; zero inode: none */
     uint64_t text, text_bytes; /* of the segment with its code: where it is in the file, whole pages */
-    uint64_t room, room_bytes; /* behind its code, up to the end of the last page: nothing is there */
-    uint32_t count;
-    struct site {
-        uint32_t at; /* in the file, of the `mov` */
-        unsigned char bytes[SITE_BYTES + 1];
-    } sites[MOST_SITES];
+    uint64_t prepared;         /* where its code with the jumps is in the record */
 };
 
 struct shared {
@@ -61,9 +53,9 @@ struct shared {
     uint64_t final;                 /* `end` when the record was closed; 0 if it was not */
     _Atomic uint32_t generation;    /* grows when names change: what was noted before must be noted again */
     _Atomic uint32_t under_way;     /* calls that began inside, and are not noted yet */
-    uint64_t room;                  /* bytes of the file: fewer where the caller has limits */
+    uint64_t room;                  /* where the entries must end: earlier where the caller has limits */
     int64_t since_1970_ns;          /* to be added to CLOCK_MONOTONIC: times never go back, whatever sets the clock */
-    struct patched_file files[PATCHED_FILES];
+    struct patched_file loader, library;
 };
 
 /* What the code is told when it begins. */

@@ -18,6 +18,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shared.h"
+
 #define PAGE 4096ul
 #define MOST_BETWEEN 16 /* bytes from one `mov` to the other */
 
@@ -60,7 +62,7 @@ static bool is_move(const unsigned char *at, const int *others)
     return false;
 }
 
-static void find_in(const unsigned char *code, uint64_t from, uint64_t to, const int *others, struct patched_file *file)
+static void find_in(const unsigned char *code, uint64_t from, uint64_t to, const int *others, struct sites *file)
 {
     for (uint64_t at = from + 32; at + 8 <= to && file->count < MOST_SITES; at++) {
         const unsigned char *found = memmem(code + at, to - at - 6, "\x0f\x05", 2);
@@ -75,7 +77,7 @@ static void find_in(const unsigned char *code, uint64_t from, uint64_t to, const
     }
 }
 
-static bool understand(const unsigned char *code, uint64_t bytes, const int *others, struct patched_file *file)
+static bool understand(const unsigned char *code, uint64_t bytes, const int *others, struct sites *file)
 {
     const Elf64_Ehdr *head = (const Elf64_Ehdr *)code;
     const Elf64_Phdr *text = NULL;
@@ -103,12 +105,12 @@ static bool understand(const unsigned char *code, uint64_t bytes, const int *oth
     return file->count > 0;
 }
 
-bool sites_find(const char *path, const int *others, struct patched_file *file, uint64_t *entry)
+bool sites_find(const char *path, const int *others, struct sites *file)
 {
     struct stat status;
     bool understood = false;
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    *file = (struct patched_file){0};
+    *file = (struct sites){0};
     if (descriptor < 0)
         return false;
     if (!fstat(descriptor, &status) && S_ISREG(status.st_mode)) {
@@ -116,13 +118,13 @@ bool sites_find(const char *path, const int *others, struct patched_file *file, 
         void *code = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (code != MAP_FAILED) {
             understood = understand(code, bytes, others, file);
-            *entry = understood ? ((const Elf64_Ehdr *)code)->e_entry : 0;
+            file->entry = understood ? ((const Elf64_Ehdr *)code)->e_entry : 0;
             munmap(code, bytes);
         }
     }
     close(descriptor);
     if (!understood) {
-        *file = (struct patched_file){0};
+        *file = (struct sites){0};
         return false;
     }
     file->device = status.st_dev;

@@ -28,6 +28,8 @@ def test_a_root_that_does_not_hold_the_working_directory_is_refused(tmp_path: Pa
     (tmp_path / "other").mkdir()
     with pytest.raises(RootInvalid, match="not below it"):
         find_place(tmp_path / "one", tmp_path / "other")
+    outside = find_place(tmp_path / "one", tmp_path / "other", anywhere=True)
+    assert outside == Place(tmp_path / "other", str(tmp_path / "one"))
     with pytest.raises(RootInvalid, match="not a directory"):
         find_place(tmp_path / "one", tmp_path / "missing")
 

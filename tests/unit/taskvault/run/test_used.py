@@ -153,3 +153,21 @@ def test_every_part_of_a_weak_key_counts() -> None:
 def test_variables_of_the_session_and_job_options_do_not_count() -> None:
     environment = {"SSH_TTY": "x", "COLUMNS": "80", "MAKEFLAGS": "-j8 -k", "A": ""}
     assert counting(environment, ()) == {"COLUMNS": "80", "MAKEFLAGS": without_job_options("-j8 -k"), "A": ""}
+
+
+@pytest.mark.parametrize("path", ["/proc/self/mountinfo", "/proc/self/cgroup", "/proc/cgroups"])
+def test_only_who_counts_processors_may_read_its_limits_unnoticed(path: str) -> None:
+    ninja, shell = event(Use.EXECUTED, "/usr/bin/ninja"), event(Use.EXECUTED, "/bin/sh")
+    read = event(Use.READ, path)
+    assert path not in used(ninja, read).seen
+    assert used(ninja, event(Use.READ, "/proc/mounts")).seen["/proc/mounts"]
+    assert used(read).seen[path] == Seen.CONTENT
+    assert used(shell, read, ninja).seen[path] == Seen.CONTENT
+    assert used(ninja, shell, read).seen[path] == Seen.CONTENT
+
+
+def test_only_rustc_may_look_for_crates_among_others_and_only_where_cargo_puts_them() -> None:
+    rustc = event(Use.EXECUTED, "/usr/bin/rustc")
+    assert used(rustc, event(Use.LISTED, "/p/target/debug/deps")).seen["/p/target/debug/deps"] == Seen.STATUS
+    assert used(rustc, event(Use.LISTED, "/p/static")).seen["/p/static"] == Seen.NAMES
+    assert used(event(Use.LISTED, "/p/target/debug/deps")).seen["/p/target/debug/deps"] == Seen.NAMES

@@ -106,6 +106,13 @@ def test_damaged_objects_are_read_or_refused_and_nothing_else(content: bytes, da
         list(compressed_sections(memoryview(bytes(damaged))))
 
 
+def test_an_object_whose_table_lies_nowhere_cannot_be_read() -> None:
+    damaged = bytearray(compressed(b""))
+    damaged[40:48] = b"\xff" * 8
+    with pytest.raises(SectionUnreadable):
+        list(compressed_sections(memoryview(damaged)))
+
+
 @given(st.binary(max_size=60), st.lists(st.binary(min_size=1, max_size=4), max_size=4), st.integers(1, 7))
 def test_texts_are_found_wherever_blocks_end(content: bytes, texts: list[bytes], size: int) -> None:
     blocks = [content[at : at + size] for at in range(0, len(content), size)]
@@ -115,3 +122,16 @@ def test_texts_are_found_wherever_blocks_end(content: bytes, texts: list[bytes],
 def test_values_that_are_searched_are_those_that_do_not_count() -> None:
     environment = {"WINDOWID": "12345", "SHLVL": "1", "MODE": "counts", "SSH_AUTH_SOCK": "/run/x", "DISPLAY": "host:0"}
     assert session_values(environment, {"DISPLAY": "host:0", "MODE": "counts"}) == {b"12345": "WINDOWID"}
+
+
+@pytest.mark.parametrize(
+    ("held", "reason"),
+    [
+        (Held(frozenset(), False), ""),
+        (Held(frozenset({SECRET}), False, {SECRET: "out"}), "out holds the path /home/me/project"),
+        (Held(frozenset({b"project"}), False, {b"project": "stdout"}), "stdout holds the name project"),
+        (Held(frozenset({b"project"}), True, {b"": "out.gz"}), "out.gz is compressed and may hold its path"),
+    ],
+)
+def test_it_is_said_why_a_result_is_bound(held: Held, reason: str) -> None:
+    assert WHERE.reason(held) == reason

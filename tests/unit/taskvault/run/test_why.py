@@ -34,6 +34,17 @@ def test_each_kind_of_difference_is_named() -> None:
     ]
 
 
+def test_the_place_is_a_difference_only_to_a_result_that_is_bound_to_it() -> None:
+    here, there = replace(BASE, run="8"), replace(BASE, run="9", root="/q")
+    bound = replace(here, facts={**BASE.facts, "bound": "out holds the path /p"})
+    assert differences(here, there) == []
+    assert differences(bound, here) == []
+    replayed = replace(here, outcome="hit", run="8")
+    explained = "\n".join(described(explain(there, [replayed, replace(bound, run="7")])))
+    assert "differs from run 8" in explained
+    assert "root (its result holds only there: out holds the path /p): /p → /q" in explained
+
+
 def test_the_nearest_run_is_the_one_that_differs_least_in_the_same_root() -> None:
     now = replace(BASE, run="20", inputs={"a.c": "d1", "b.c": "new"})
     far = replace(BASE, run="10", inputs={"a.c": "x", "b.c": "y"})

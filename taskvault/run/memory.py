@@ -1,0 +1,160 @@
+"""What is remembered of files and directories from one look to the next, so that nothing is read twice.
+
+Everything is kept by identity: a file or directory that was changed has another one (`taskvault.run.steady` says when
+that can be relied on).  A process that serves one run after the other keeps one `Memory`; digests of files are shared
+with all processes of the user (`taskvault.run.digest_table`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from taskvault.run.coarse_clock import coarse_now_ns
+from taskvault.run.digest_table import DigestTable, Identity
+from taskvault.run.pathset import Look, Pathset, decode
+from taskvault.run.steady import DIRECTORIES_OF, FILES_OF, TICK_NS, FileSystems, mapped_ns
+
+MOST_KEPT = 200_000
+"""Paths, digests, and directories; beyond that everything is forgotten at once."""
+
+LIKELY_S = 60.0
+"""For so long the row of a weak key is not asked for where a result was found by it: the owner counts its uses."""
+
+MOST_PATHSETS = 4_000
+"""A pathset of a compiler call takes some 60 KiB, decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pathset, ordered for looking at it."""
+
+    pathset: Pathset
+    absences: tuple[tuple[bytes, frozenset[bytes], tuple[tuple[bytes, int], ...]], ...]
+    """Directories (as in items), the names that were not in them, and the numbers of their items."""
+    others: tuple[int, ...]
+    """Numbers of all other items."""
+
+
+class Memory:
+    """What one process remembers."""
+
+    def __init__(
+        self,
+        table: DigestTable | None = None,
+        *,
+        file_systems: FileSystems | None = None,
+        now_ns: Callable[[], int] = coarse_now_ns,
+    ) -> None:
+        """`now_ns` is the clock that the kernel stamps files with."""
+        self._table = table
+        self._file_systems = file_systems or FileSystems()
+        self.now_ns = now_ns
+        self._digests: dict[Identity, bytes] = {}
+        self._plans: dict[bytes, Plan] = {}
+        self._likely: dict[bytes, tuple[float, bytes]] = {}
+        self.states: dict[tuple[bytes, int], tuple[Identity, bytes]] = {}
+        """By absolute path and look: what was there, and the state that was made of it."""
+        self._absent: dict[bytes, tuple[Identity, set[bytes]]] = {}
+
+    def digest(self, identity: Identity) -> bytes | None:
+        """Return the digest of a file's content, if it is known."""
+        known = self._digests.get(identity)
+        if known is None and self._table is not None:
+            known = self._table.get(identity)
+            if known is not None:
+                self._digests[identity] = known
+        return known
+
+    def keep_digest(self, identity: Identity, digest: bytes) -> None:
+        """Remember a digest; what the file holds must be steady."""
+        _make_room(self._digests)
+        self._digests[identity] = digest
+        if self._table is not None:
+            self._table.put(identity, digest)
+
+    def keep_state(self, place: bytes, look: int, identity: Identity, state: bytes) -> None:
+        """Remember a state; what it was made of must be steady."""
+        _make_room(self.states)
+        self.states[place, look] = identity, state
+
+    def is_steady(self, place: bytes, status: os.stat_result, looked_ns: int) -> bool:
+        """Whether what a file or symlink holds goes with its identity; `looked_ns` is when it was looked at."""
+        return (
+            status.st_ctime_ns + mapped_ns() < looked_ns
+            and self._file_systems.kind(status.st_dev, place) in FILES_OF
+        )  # fmt: skip
+
+    def absent_names(self, directory: bytes) -> set[bytes] | None:
+        """Return the names that are known not to be in a directory; None if there is no such directory.
+
+        What is found to be absent from now on may be added.  Raise `OSError`.
+        """
+        looked_ns = self.now_ns()
+        try:
+            status = os.stat(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISDIR(status.st_mode):
+            return None
+        identity = identity_of(status)
+        known = self._absent.get(directory)
+        if known is not None and known[0] == identity:
+            return known[1]
+        names: set[bytes] = set()
+        if (
+            status.st_ctime_ns + TICK_NS < looked_ns
+            and self._file_systems.kind(status.st_dev, directory) in DIRECTORIES_OF
+        ):  # fmt: skip
+            _make_room(self._absent)
+            self._absent[directory] = identity, names
+        return names
+
+    def likely_pathset(self, weak: bytes) -> bytes | None:
+        """Return the pathset by which a result was found for a weak key, if that was just now."""
+        moment_s, encoded = self._likely.get(weak, (0.0, b""))
+        return encoded if encoded and time.monotonic() - moment_s < LIKELY_S else None
+
+    def keep_likely(self, weak: bytes, encoded: bytes) -> None:
+        """Remember by which pathset a result was found."""
+        _make_room(self._likely)
+        self._likely[weak] = time.monotonic(), encoded
+
+    def plan(self, encoded: bytes) -> Plan:
+        """Return a pathset decoded; raise `PathsetsUnusable`."""
+        found = self._plans.get(encoded)
+        if found is None:
+            if len(self._plans) >= MOST_PATHSETS:
+                self._plans.clear()
+            found = self._plans[encoded] = planned(decode(encoded))
+        return found
+
+
+def planned(pathset: Pathset) -> Plan:
+    """Order a pathset: what was not there by directory, so that one look at that may tell of all."""
+    absences: dict[bytes, dict[bytes, int]] = {}
+    others = []
+    for number, item in enumerate(pathset.items):
+        directory, slash, name = item.path.rpartition(b"/")
+        if item.look != Look.ABSENCE or not name:
+            others.append(number)
+            continue
+        absences.setdefault(directory or slash, {})[name] = number
+    grouped = ((each, frozenset(names), tuple(names.items())) for each, names in absences.items())
+    return Plan(pathset, tuple(grouped), tuple(others))
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Return what changes when a file's content, or the names in a directory, may have."""
+    return (
+        status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    if len(kept) >= MOST_KEPT:
+        kept.clear()

@@ -1,0 +1,38 @@
+"""`python -m taskvault.warm HOME IDENTITY SOCKET`: the launcher starts it so, with a lock as descriptor 3."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from taskvault.warm.code_watch import CodeWatch
+from taskvault.warm.pool import IDLE_S, Pool
+from taskvault.warm.replayer import Replayer
+from taskvault.warm.running import TROUBLE
+from taskvault.warm.worker import Worker
+
+MOST_WORKERS = 4
+"""More would be more memory: one answers some 300 calls a second."""
+
+
+def main(home: str, identity: str, place: str) -> None:
+    """Serve until nobody asks any more."""
+    os.set_inheritable(3, False)
+    # Before anything is asked: what is loaded later was there already.
+    code = CodeWatch()
+
+    def tell(trouble: str) -> None:
+        Path(place + TROUBLE).write_text(trouble, encoding="utf-8")
+
+    def serve(listener: socket.socket, parent: int, used: Callable[[], None]) -> int:
+        return Worker(listener, Replayer(Path(home), identity), code, used=used, tell=tell).serve(parent)
+
+    idle_s = float(os.environ.get("TASKVAULT_WARM_IDLE_S", IDLE_S))
+    Pool(Path(place), Path(home), serve, idle_s=idle_s).run(min(os.cpu_count() or 1, MOST_WORKERS))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,247 @@
+/* Asks the warm process for a replay, and gives back what it says.
+ *
+ * We send: "tvlaunc1", then four numbers of 32 bits (bytes that follow, umask, arguments, variables), then texts, each ended by
+ * a NUL: our identity, the arguments, the variables.  The working directory comes as a descriptor.
+ * It answers N: not here; or R: a result is known, and nothing has been done yet.  We send G: only then it begins.
+ * At last comes D, four numbers (exit status; the one if what was written is lost; bytes of the report; bytes of parts), the
+ * report and the parts; many bytes of parts come as a descriptor of a file in memory.  A part is the number of a stream
+ * in one byte, a length of 32 bits, and that many bytes.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "launch.h"
+
+#define MAGIC "tvlaunc1"
+#define ANSWER_MS 1500   /* to look at what counts; where much must be read, the next one finds it read */
+#define REPLAY_MS 600000 /* it has begun: as long as it lives it goes on */
+#define HEADER_BYTES 24
+#define DONE_BYTES 17
+#define MOST_REPORT_BYTES 65536
+#define MOST_INLINE_BYTES 65536
+
+static long long now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static bool await(int peer, short events, long long deadline)
+{
+    for (;;) {
+        struct pollfd wanted = {peer, events, 0};
+        long long left = deadline - now_ms();
+        int ready = poll(&wanted, 1, left > 0 ? (int)left : 0);
+        if (ready > 0)
+            return true;
+        if (ready == 0 || errno != EINTR)
+            return false;
+    }
+}
+
+static bool send_all(int peer, const char *content, size_t length, int descriptor, long long deadline)
+{
+    char space[CMSG_SPACE(sizeof(int))] = {0};
+    while (length) {
+        struct iovec part = {(void *)content, length};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+        if (descriptor >= 0) {
+            message.msg_control = space;
+            message.msg_controllen = sizeof space;
+            struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+            rights->cmsg_level = SOL_SOCKET;
+            rights->cmsg_type = SCM_RIGHTS;
+            rights->cmsg_len = CMSG_LEN(sizeof(int));
+            memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+        }
+        ssize_t sent = sendmsg(peer, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
+            if (!await(peer, POLLOUT, deadline))
+                return false;
+            continue;
+        }
+        if (sent <= 0)
+            return false;
+        content += sent;
+        length -= (size_t)sent;
+        descriptor = -1;
+    }
+    return true;
+}
+
+static bool receive_all(int peer, char *content, size_t length, int *descriptor, long long deadline)
+{
+    while (length) {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct iovec part = {content, length};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
+        if (!await(peer, POLLIN, deadline))
+            return false;
+        ssize_t got = recvmsg(peer, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            continue;
+        if (got <= 0)
+            return false;
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+        if (rights && rights->cmsg_type == SCM_RIGHTS)
+            memcpy(descriptor, CMSG_DATA(rights), sizeof *descriptor);
+        content += got;
+        length -= (size_t)got;
+    }
+    return true;
+}
+
+static size_t texts_length(char *const *texts, uint32_t *count)
+{
+    size_t length = 0;
+    for (*count = 0; texts[*count]; ++*count)
+        length += strlen(texts[*count]) + 1;
+    return length;
+}
+
+static bool send_request(int peer, const char *identity, char *const *arguments, char *const *environment, long long deadline)
+{
+    mode_t mask = umask(0);
+    umask(mask);
+    uint32_t numbers[4] = {0, mask, 0, 0};
+    size_t length = strlen(identity) + 1 + texts_length(arguments, &numbers[2]);
+    length += texts_length(environment, &numbers[3]);
+    numbers[0] = (uint32_t)length;
+    char *frame = malloc(HEADER_BYTES + length), *at = frame;
+    int directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (!frame || directory < 0 || length > 16 << 20)
+        return false;
+    at = mempcpy(at, MAGIC, 8);
+    at = mempcpy(at, numbers, sizeof numbers);
+    at = stpcpy(at, identity) + 1;
+    for (char *const *text = arguments; *text; text++)
+        at = stpcpy(at, *text) + 1;
+    for (char *const *text = environment; *text; text++)
+        at = stpcpy(at, *text) + 1;
+    bool sent = send_all(peer, frame, HEADER_BYTES + length, directory, deadline);
+    close(directory);
+    free(frame);
+    return sent;
+}
+
+/* Returns 0, or why not all could be written. */
+static int write_all(int stream, const char *content, size_t length)
+{
+    while (length) {
+        ssize_t written = write(stream, content, length);
+        if (written < 0 && errno == EAGAIN) {
+            struct pollfd wanted = {stream, POLLOUT, 0};
+            poll(&wanted, 1, -1);
+        } else if (written < 0 && errno != EINTR) {
+            return errno;
+        } else if (written > 0) {
+            content += written;
+            length -= (size_t)written;
+        }
+    }
+    return 0;
+}
+
+static int write_parts(const char *parts, size_t length)
+{
+    int lost[3] = {0, 0, 0};
+    while (length >= 5) {
+        uint32_t size;
+        int stream = parts[0] == 2 ? 2 : 1;
+        memcpy(&size, parts + 1, sizeof size);
+        if (size > length - 5)
+            break;
+        if (!lost[stream])
+            lost[stream] = write_all(stream, parts + 5, size);
+        parts += 5 + (size_t)size;
+        length -= 5 + (size_t)size;
+    }
+    for (int stream = 1; stream <= 2; stream++) /* a reader that simply went is no trouble */
+        if (lost[stream] && lost[stream] != EPIPE && lost[stream] != EBADF)
+            return lost[stream];
+    return 0;
+}
+
+static void give_back(int peer)
+{
+    char done[DONE_BYTES];
+    uint32_t numbers[4];
+    int memory = -1;
+    long long deadline = now_ms() + REPLAY_MS;
+    if (!receive_all(peer, done, sizeof done, &memory, deadline) || done[0] != 'D')
+        return;
+    memcpy(numbers, done + 1, sizeof numbers);
+    char *report = numbers[2] <= MOST_REPORT_BYTES ? malloc(numbers[2] + 1) : NULL, *parts;
+    if (!report || !receive_all(peer, report, numbers[2], &memory, deadline))
+        return;
+    if (numbers[3] > MOST_INLINE_BYTES) {
+        parts = mmap(NULL, numbers[3], PROT_READ, MAP_PRIVATE, memory, 0);
+        if (parts == MAP_FAILED)
+            return;
+    } else {
+        parts = malloc(numbers[3] + 1);
+        if (!parts || !receive_all(peer, parts, numbers[3], &memory, deadline))
+            return;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    int lost = write_parts(parts, numbers[3]);
+    write_all(2, report, numbers[2]);
+    if (!lost)
+        _exit((int)numbers[0]);
+    if (numbers[2])
+        dprintf(2, "tv: what the command wrote could not be passed on: %s\n", strerror(lost));
+    _exit((int)numbers[1]);
+}
+
+static int connected(const char *place, bool *is_missing)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct ucred theirs;
+    socklen_t length = sizeof theirs;
+    int peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (peer < 0)
+        return -1;
+    strcpy(address.sun_path, place);
+    if (connect(peer, (struct sockaddr *)&address, sizeof address)) {
+        *is_missing = errno == ENOENT || errno == ECONNREFUSED;
+    } else if (!getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &theirs, &length) && theirs.uid == geteuid()) {
+        return peer;
+    }
+    close(peer);
+    return -1;
+}
+
+void ask_warm_process(const char *python, const char *home, char *const *arguments, char *const *environment)
+{
+    char place[sizeof ((struct sockaddr_un *)0)->sun_path], identity[MOST_IDENTITY_BYTES], answer = 'N';
+    bool is_missing = false;
+    int unwanted = -1;
+    if (!describe_identity(identity, sizeof identity) ||
+        !name_socket(python, home, identity, environment, place, sizeof place))
+        return;
+    int peer = connected(place, &is_missing);
+    if (peer < 0) {
+        if (is_missing)
+            start_warm_process((const char *const[]){python, home, identity, place}, environment);
+        return;
+    }
+    long long deadline = now_ms() + ANSWER_MS;
+    if (send_request(peer, identity, arguments, environment, deadline) &&
+        receive_all(peer, &answer, 1, &unwanted, deadline) && answer == 'R' && send_all(peer, "G", 1, -1, deadline))
+        give_back(peer);
+    close(peer);
+}

@@ -1,0 +1,338 @@
+"""The native launcher and the warm process: a hit without Python, and Python for everything else."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskvault.warm.launch_request import HEADER, MAGIC
+from taskvault.warm.running import LOCK, running
+from tests.cli.conftest import Vault
+from tests.launched import Launcher
+from tests.runs.driver import Said
+from tests.waiting import wait_until
+
+DONE = struct.Struct("=c4I")
+
+
+@pytest.fixture(scope="module")
+def launcher(vault: Vault, tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    made = Launcher(tmp_path_factory.mktemp("launcher") / "l", ["gcc", "sh", "true", "cat"])
+    made.warm_up(tmp_path_factory.mktemp("warm"), vault.environment())
+    return made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "in").write_text("a\n")
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def sh(
+    vault: Vault, launcher: Launcher, project: Path, request: pytest.FixtureRequest
+) -> Callable[..., tuple[Said, int]]:
+    scope = f"s{abs(hash(request.node.nodeid)):x}"
+
+    def run(script: str, *options: str, **more: Any) -> tuple[Said, int]:
+        env = vault.environment(**more.pop("env", {}))
+        arguments = ["run", "--root", ".", "--scope", scope, *options, "--", "sh", "-c", script]
+        return launcher.counted(lambda: launcher.tool("tv", *arguments, cwd=project, env=env, **more))
+
+    return run
+
+
+def test_a_hit_is_replayed_without_python(sh: Any, project: Path) -> None:
+    script = "cat in > out; mkdir -p d; echo x > d/y; echo one; echo two >&2; echo three"
+    first, starts = sh(script)
+    assert starts == 1
+    assert first.is_stored
+    (project / "out").unlink()
+    shutil.rmtree(project / "d")
+    again, starts = sh(script)
+    assert starts == 0
+    assert (again.status, again.out, again.command_err) == (0, b"one\nthree\n", b"two\n")
+    assert again.is_hit
+    assert ((project / "out").read_text(), (project / "d/y").read_text()) == ("a\n", "x\n")
+
+
+def test_a_tool_is_replayed_and_told_to_the_history(vault: Vault, launcher: Launcher, project: Path) -> None:
+    (project / "a.c").write_text("int a;\n")
+    call = ("-c", "a.c", "-o", "a.o")
+    outcomes = []
+    for _ in range(3):
+        _, starts = launcher.counted(lambda: launcher.tool("gcc", *call, cwd=project, env=vault.environment()))
+        outcomes.append((starts, (project / "a.o").exists()))
+        (project / "a.o").unlink()
+    assert outcomes == [(1, True), (0, True), (0, True)]
+    runs = [run for run in vault.json("runs") if run["root"] == str(project)]
+    assert [run["outcome"] for run in runs] == ["hit", "hit", "stored"]
+    (project / "a.c").write_text("int b;\n")
+    _, starts = launcher.counted(lambda: launcher.tool("gcc", *call, cwd=project, env=vault.environment()))
+    assert starts == 1
+    latest = vault.json("runs", "--limit", "1")[0]["run"]
+    assert [change["name"] for change in vault.json("why", latest)["changes"]] == ["a.c"]
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"umask": 0o077},
+        {"env": {"LANG": "de_DE.UTF-8"}},
+        {"env": {"TASKVAULT": "off"}},
+        {"env": {"TASKVAULT_WARM": "off"}},
+    ],
+    ids=str,
+)
+def test_what_differs_is_left_to_python(sh: Any, project: Path, differs: dict[str, Any]) -> None:
+    script = "umask > out; echo $LANG >> out"
+    assert sh(script)[0].is_stored
+    (project / "out").unlink()
+    told, starts = sh(script, **differs)
+    assert starts == 1
+    assert told.is_hit == ("TASKVAULT_WARM" in differs.get("env", {}))
+    umask, language = (project / "out").read_text().splitlines()
+    assert int(umask, 8) == differs.get("umask", 0o022)
+    assert language == differs.get("env", {}).get("LANG", "")
+
+
+def test_the_command_has_the_variables_of_its_caller_whatever_python_needs(sh: Any) -> None:
+    assert b"LC_CTYPE" not in sh("env")[0].out
+    assert b"\nLC_CTYPE=C.UTF-8\n" in b"\n" + sh("env", env={"LC_CTYPE": "C.UTF-8"})[0].out
+
+
+def test_a_replay_has_the_umask_and_the_directory_of_its_caller(sh: Any, project: Path) -> None:
+    script = "echo x > out"
+    assert sh(script, umask=0o027)[0].is_stored
+    (project / "out").unlink()
+    assert sh(script, umask=0o027)[1] == 0
+    assert (project / "out").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_caller_with_other_limits_does_not_get_what_this_one_does(sh: Any) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+
+    assert sh("echo x")[0].is_stored
+    assert sh("echo x")[1] == 0
+    assert sh("echo x", preexec_fn=limit)[1] == 1
+
+
+@pytest.mark.parametrize("length", [10, 70_000, 3_000_000])
+def test_long_output_is_given_back_whole(sh: Any, length: int) -> None:
+    script = f"head -c {length} /dev/zero; echo end; echo err >&2"
+    sh(script)
+    told, starts = sh(script)
+    assert starts == 0
+    assert (len(told.out), told.out[-4:], told.command_err) == (length + 4, b"end\n", b"err\n")
+
+
+def test_output_that_is_lost_is_no_success_and_a_reader_that_went_is_no_trouble(sh: Any) -> None:
+    script = "head -c 200000 /dev/zero"
+    sh(script)
+    with open("/dev/full", "wb") as full:
+        told, starts = sh(script, stdout=full)
+    assert (told.status, starts) == (5, 0)
+    assert "could not be passed on" in told.report
+    reading, writing = os.pipe()
+    os.close(reading)
+    told, starts = sh(script, stdout=writing)
+    os.close(writing)
+    assert (told.status, starts) == (0, 0)
+
+
+def test_options_that_python_must_understand_are_left_to_it(sh: Any) -> None:
+    assert sh("echo x")[0].is_stored
+    assert sh("echo x", "--refresh")[1] == 1
+    assert sh("echo x", "--scope", "other")[1] == 1
+    assert sh("echo x", "--scope", "other")[1] == 0
+
+
+def test_inside_another_run_everything_is_seen_by_that_one(vault: Vault, project: Path, tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "own", ["cat"], counting=False)
+    env = vault.environment(PATH=f"{launcher.directory}:{os.environ['PATH']}")
+    command = ["run", "--root", ".", "--", "make", "-s"]
+    (project / "Makefile").write_text("all:\n\tcat in\n")
+
+    def make() -> Said:
+        return launcher.tool("tv", *command, cwd=project, env=env).wait()
+
+    for _ in range(3):
+        assert launcher.tool("cat", "in", cwd=project, env=vault.environment()).wait().out == b"a\n"
+    assert make().is_stored
+    assert make().is_hit
+    (project / "in").write_text("b\n")
+    changed = make()
+    assert changed.is_stored
+    assert changed.out == b"b\n"
+
+
+def test_without_tv_the_tool_runs_plainly(launcher: Launcher, project: Path, tmp_path: Path, vault: Vault) -> None:
+    own = Launcher(tmp_path / "own", ["cat"])
+    (tmp_path / "own" / "tv").unlink()
+    env = vault.environment(TASKVAULT_WARM="off")
+    assert own.tool("cat", "in", cwd=project, env=env).wait().out == b"a\n"
+
+
+# --- the other side misbehaves ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(tmp_path: Path, project: Path, launcher: Launcher) -> Iterator[Path]:
+    """Where the warm process of a vault that is not there would listen."""
+    home = str(tmp_path / "none")
+    launcher.tool("cat", "in", cwd=project, env={"PATH": os.environ["PATH"], "TASKVAULT_HOME": home}).wait()
+    locks = Path(f"/tmp/taskvault-{os.geteuid()}").glob(f"warm-*{LOCK}")
+    (lock,) = [place for place in locks if place.read_text() == home]
+    place = Path(str(lock).removesuffix(LOCK))
+    wait_until(lambda: place not in [each.place for each in running()])
+    yield place
+    place.unlink(missing_ok=True)
+    lock.unlink()
+
+
+def answering(place: Path, *answers: bytes) -> threading.Thread:
+    """Listen once; answer what comes, then close."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(place))
+    listener.listen()
+
+    def answer() -> None:
+        with listener:
+            connection, _ = listener.accept()
+            with connection:
+                for each in answers:
+                    connection.recv(1 << 20)
+                    connection.sendall(each)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (),
+        (b"N",),
+        (b"X",),
+        (b"R",),
+        (b"R", b"D"),
+        (b"R", DONE.pack(b"D", 0, 5, 9, 9) + b"too short"),
+        (b"R", b"N" * 17),
+    ],
+    ids=str,
+)
+def test_whatever_the_warm_process_does_the_tool_runs_once(
+    alone: Path, launcher: Launcher, project: Path, tmp_path: Path, answers: tuple[bytes, ...]
+) -> None:
+    thread = answering(alone, *answers)
+    env = {"PATH": os.environ["PATH"], "TASKVAULT_HOME": str(tmp_path / "none")}
+    said, starts = launcher.counted(lambda: launcher.tool("sh", "-c", "cat in; echo x >> out", cwd=project, env=env))
+    thread.join(20)
+    assert (said.status, said.out, starts) == (0, b"a\n", 1)
+    assert (project / "out").read_text() == "x\n"
+
+
+def test_what_it_answers_is_given_back(alone: Path, launcher: Launcher, project: Path, tmp_path: Path) -> None:
+    parts = struct.pack("=BI", 2, 3) + b"two" + struct.pack("=BI", 1, 3) + b"one"
+    thread = answering(alone, b"R", DONE.pack(b"D", 3, 5, 4, len(parts)) + b"said" + parts)
+    env = {"PATH": os.environ["PATH"], "TASKVAULT_HOME": str(tmp_path / "none")}
+    said, starts = launcher.counted(lambda: launcher.tool("cat", "in", cwd=project, env=env))
+    thread.join(20)
+    assert (said.status, said.out, said.err, starts) == (3, b"one", b"twosaid", 0)
+
+
+def ask(place: Path, request: bytes, directory: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(str(place))
+    descriptor = os.open(directory, os.O_PATH)
+    socket.send_fds(connection, [request], [descriptor])
+    os.close(descriptor)
+    return connection
+
+
+def request_of(identity: bytes, arguments: list[bytes], environment: dict[str, str], magic: bytes = MAGIC) -> bytes:
+    variables = [os.fsencode(f"{name}={value}") for name, value in environment.items()]
+    body = b"".join(text + b"\0" for text in [identity, *arguments, *variables])
+    return HEADER.pack(magic, len(body), 0o022, len(arguments), len(variables)) + body
+
+
+def serving(vault: Vault) -> tuple[Path, bytes]:
+    """Return socket and identity of the process that serves a vault."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        words = place.read_bytes().split(b"\0") if place.exists() else []
+        if b"taskvault.warm" in words and os.fsencode(vault.home) in words:
+            if resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY and b" 1073741824 " in words[-3]:
+                continue  # the one of the test of other limits
+            return Path(os.fsdecode(words[-2])), words[-3]
+    raise AssertionError("none serves")
+
+
+def test_a_launcher_that_goes_before_it_begins_leaves_all_as_it_was(vault: Vault, sh: Any, project: Path) -> None:
+    sh("echo x > out")
+    sh("echo x > out")
+    (project / "out").unlink()
+    place, identity = serving(vault)
+    scope = os.fsencode(vault.json("runs", "--limit", "1")[0]["scope"])
+    arguments = [b"run", b"--root", b".", b"--scope", scope, b"--", b"sh", b"-c", b"echo x > out"]
+    request = request_of(identity, arguments, vault.environment())
+    with ask(place, request, project) as connection:
+        assert connection.recv(1) == b"R"
+    assert sh("echo y")[0].status == 0
+    assert list(project.iterdir()) == [project / "in"]
+    with ask(place, request, project) as connection:
+        assert connection.recv(1) == b"R"
+        connection.sendall(b"G")
+        assert connection.recv(1) == b"D"
+    assert (project / "out").read_text() == "x\n"
+    with ask(place, request_of(identity + b"x", arguments, vault.environment()), project) as connection:
+        assert connection.recv(1) == b"N"
+
+
+def test_nonsense_is_not_answered_and_harms_nobody(vault: Vault, sh: Any, project: Path) -> None:
+    place, identity = serving(vault)
+    good = request_of(identity, [b"run", b"--", b"true"], {})
+    scope = [b"run", b"--scope", b"\xff", b"--root", b".", b"--", b"sh", b"-c", b"echo"]
+    for nonsense in (
+        b"x" * HEADER.size,
+        good[: len(good) // 2],
+        HEADER.pack(MAGIC, 1 << 31, 0, 1, 1),
+        HEADER.pack(MAGIC, 3, 0, 7, 7) + b"abc",
+        request_of(identity, [b"run"], {}),
+        request_of(identity, scope, vault.environment()),
+    ):
+        with ask(place, nonsense, project) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) in (b"", b"N")
+    sh("echo x")
+    assert sh("echo x")[1] == 0
+
+
+def test_a_warm_process_that_is_killed_is_replaced(vault: Vault, sh: Any, launcher: Launcher, project: Path) -> None:
+    sh("echo x")
+    place, _ = serving(vault)
+    killed = [
+        int(each.parent.name)
+        for each in Path("/proc").glob("[0-9]*/cmdline")
+        if each.exists() and os.fsencode(place) in each.read_bytes().split(b"\0")
+    ]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert sh("echo x")[0].is_hit
+    launcher.warm_up(project, vault.environment())
+    assert sh("echo x")[1] == 0
+    assert subprocess.run(["true"], check=False).returncode == 0

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskvault.run import digest_table
+from taskvault.run.digest_table import DigestTable
+from taskvault.run.digests import Digests
+from taskvault.run.memory import Memory, identity_of, planned
+from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Pathset
+from taskvault.run.quick_sight import QuickSight
+from taskvault.run.states import Sight
+from taskvault.run.steady import TICK_NS, FileSystems, mapped_ns
+from tvfs.plugin_api import HashFunction, PluginRegistry
+
+BLAKE3 = PluginRegistry().hash_function("blake3")
+
+
+class Believed(FileSystems):
+    """Every file system is one whose times are believed."""
+
+    def kind(self, device: int, place: bytes) -> str:
+        return "ext4"
+
+
+class Reading:
+    """A hash function that knows how often it was asked."""
+
+    name = "blake3"
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def digest(self, content: bytes) -> bytes:
+        self.read += 1
+        return BLAKE3.digest(content)
+
+    hasher = staticmethod(BLAKE3.hasher)
+
+
+def later(ns: int) -> Callable[[], int]:
+    return lambda: time.time_ns() + ns
+
+
+def digest_of(place: Path, hash_function: HashFunction, memory: Memory) -> bytes:
+    return Digests(hash_function, memory)(os.fsencode(place), os.lstat(place))
+
+
+@pytest.mark.parametrize(("age_ns", "read"), [(mapped_ns() + 1_000_000_000, 1), (mapped_ns() - 1_000_000_000, 3)])
+def test_a_file_is_read_once_when_its_last_change_is_old_enough(tmp_path: Path, age_ns: int, read: int) -> None:
+    (tmp_path / "in").write_text("a")
+    counted, memory = Reading(), Memory(file_systems=Believed(), now_ns=later(age_ns))
+    for _ in range(3):
+        assert digest_of(tmp_path / "in", counted, memory) == BLAKE3.digest(b"a")
+    assert counted.read == read
+
+
+def test_nothing_is_remembered_where_times_are_not_believed(tmp_path: Path) -> None:
+    class Unknown(FileSystems):
+        def kind(self, device: int, place: bytes) -> str:
+            return "nfs4"
+
+    (tmp_path / "in").write_text("a")
+    counted, memory = Reading(), Memory(file_systems=Unknown(), now_ns=later(2 * mapped_ns()))
+    for _ in range(3):
+        digest_of(tmp_path / "in", counted, memory)
+    assert counted.read == 3
+    assert not memory.is_steady(b"/proc/cpuinfo", os.lstat("/proc/cpuinfo"), time.time_ns())
+
+
+def test_the_kinds_of_file_systems_are_those_of_the_mounts() -> None:
+    assert FileSystems().kind(os.lstat("/proc").st_dev, b"/proc/self") == "proc"
+    assert FileSystems().kind(os.lstat("/sys").st_dev, b"/sys") == "sysfs"
+
+
+def test_what_was_rewritten_with_the_same_size_and_time_is_read_anew(tmp_path: Path) -> None:
+    place = tmp_path / "in"
+    place.write_text("a")
+    status = place.stat()
+    memory = Memory(file_systems=Believed(), now_ns=later(2 * mapped_ns()))
+    assert digest_of(place, BLAKE3, memory) == BLAKE3.digest(b"a")
+    _await_tick(tmp_path)
+    place.write_text("b")
+    os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest_of(place, BLAKE3, memory) == BLAKE3.digest(b"b")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_remembered_never_tells_anything_else_than_a_fresh_look(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    names = [b"a", b"b", b"d/a", b"d/b", b"d/e/a", b"d/e/b", b"f/a", b"f/b", b"f/g/a", b"none", b"l/a", b"l"]
+    looks = [Look.ABSENCE] * 4 + [Look.STATE, Look.TARGET, Look.STATE | Look.NAMES, Look.ROOM, Look.REFUSAL]
+    items = [Item(name, int(chance.choice(looks))) for name in (*names, b"", os.fsencode(tmp_path / "beside"))]
+    plan = planned(Pathset(PATHSET_FORMAT, items, [], [], False))
+    root = tmp_path / "root"
+    root.mkdir()
+    # Beyond a tick, as the kernel's clock has it; files are never steady then, but directories are.
+    memory = Memory(file_systems=Believed(), now_ns=later(TICK_NS if seed % 2 else 2 * mapped_ns()))
+    for _ in range(12):
+        _await_tick(tmp_path)
+        _change(root, chance)
+        fresh = _seen(Sight(os.fsencode(root), Digests(BLAKE3)).states, plan.pathset)
+        for _ in range(2):
+            assert _seen(QuickSight(os.fsencode(root), BLAKE3, memory).planned_states, plan) == fresh
+
+
+def _seen(look: Callable[[Any], list[bytes]], at: object) -> list[bytes] | None:
+    """Return the states; None where a path cannot be looked at."""
+    try:
+        return look(at)
+    except OSError:
+        return None
+
+
+def _change(root: Path, chance: random.Random) -> None:
+    for _ in range(chance.randrange(3)):
+        place = root / chance.choice(["a", "b", "d", "d/a", "d/e", "d/e/b", "f", "f/a", "f/g", "l", "none"])
+        if not place.parent.is_dir() or place.parent.is_symlink():
+            continue
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        elif place.is_dir():
+            place.rename(root.parent / f"gone-{chance.random()}")
+        match chance.randrange(5):
+            case 0:
+                place.mkdir()
+            case 1 | 2:
+                place.write_text(chance.choice("xyz"))
+            case 3:
+                place.symlink_to(chance.choice(["d", "a", "nowhere"]))
+
+
+def _await_tick(place: Path) -> None:
+    """Return when the file system stamps with another time than now."""
+    probe = place / "probe"
+    probe.touch()
+    first = probe.stat().st_ctime_ns
+    while probe.stat().st_ctime_ns == first:
+        os.utime(probe)
+
+
+@pytest.fixture
+def table_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(digest_table, "private_directory", lambda: tmp_path)
+    return tmp_path / "digests-blake3"
+
+
+def test_digests_are_shared_by_a_file_as_long_as_the_system_runs(table_place: Path) -> None:
+    one, other = DigestTable.open(BLAKE3), DigestTable.open(BLAKE3)
+    assert one is not None
+    assert other is not None
+    identity = identity_of(os.lstat(table_place))
+    assert other.get(identity) is None
+    one.put(identity, b"x" * 32)
+    assert other.get(identity) == b"x" * 32
+    with open(table_place, "r+b") as file:
+        file.write(b"taskvault digests 1 of another boot")
+    anew = DigestTable.open(BLAKE3)
+    assert anew is not None
+    assert anew.get(identity) is None
+
+
+def test_a_row_that_was_torn_is_no_row(table_place: Path) -> None:
+    table = DigestTable.open(BLAKE3)
+    assert table is not None
+    identity = identity_of(os.lstat(table_place))
+    table.put(identity, b"x" * 32)
+    content = table_place.read_bytes()
+    with open(table_place, "r+b") as file:
+        file.seek(content.index(b"x" * 32))
+        file.write(b"y" * 16)
+    assert table.get(identity) is None
+    table.put(identity, b"z" * 32)
+    assert table.get(identity) == b"z" * 32
+
+
+def test_a_full_table_forgets_and_stays_right(table_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest_table, "ROWS", 64)
+    table = DigestTable.open(BLAKE3)
+    assert table is not None
+    known = {(1, number, 2, 3, 4, 5): BLAKE3.digest(b"%d" % number) for number in range(1, 500)}
+    for identity, digest in known.items():
+        table.put(identity, digest)
+    found = {identity: table.get(identity) for identity in known}
+    assert any(found.values())
+    assert all(digest in (None, known[identity]) for identity, digest in found.items())
+
+
+def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskvault.run import private_directory
+
+    monkeypatch.setattr(private_directory, "_ABOVE", str(tmp_path))
+    place = private_directory.private_directory()
+    assert place.stat().st_mode & 0o777 == 0o700
+    place.chmod(0o755)
+    with pytest.raises(private_directory.NotPrivate):
+        private_directory.private_directory()
+    assert DigestTable.open(BLAKE3) is None

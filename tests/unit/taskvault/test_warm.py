@@ -1,0 +1,124 @@
+"""Parts of the warm process by themselves."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from taskvault.run.request import Mode
+from taskvault.warm.code_watch import EVERY_S, CodeWatch
+from taskvault.warm.launch_request import (
+    HEADER,
+    MAGIC,
+    MOST_INLINE_BYTES,
+    LaunchRequest,
+    NotUnderstood,
+    done,
+    packed_parts,
+    read_request,
+    run_request,
+)
+from taskvault.warm.pool import Pool
+
+
+def frame(identity: bytes, arguments: list[bytes], variables: list[bytes]) -> tuple[bytes, bytes]:
+    body = b"".join(text + b"\0" for text in [identity, *arguments, *variables])
+    return HEADER.pack(MAGIC, len(body), 0o027, len(arguments), len(variables)), body
+
+
+def test_a_request_is_read_as_python_reads_its_own_start() -> None:
+    variables = [b"A=1", b"A=2", b"odd", b"B==x\xff", b"C="]
+    asked = read_request(*frame(b"me", [b"run", b"", b"\xfe"], variables))
+    assert asked.environment == {"A": "1", "B": os.fsdecode(b"=x\xff"), "C": ""}
+    assert (asked.identity, asked.umask, asked.arguments) == ("me", 0o027, ("run", "", os.fsdecode(b"\xfe")))
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (3, 2), (1 << 31, 0), (2, 1 << 31)])
+def test_a_request_of_other_counts_than_it_says_is_not_understood(counts: tuple[int, int]) -> None:
+    _, body = frame(b"me", [b"run", b"x"], [b"A=1"])
+    with pytest.raises(NotUnderstood):
+        read_request(HEADER.pack(MAGIC, len(body), 0, *counts), body)
+    with pytest.raises(NotUnderstood):
+        read_request(HEADER.pack(MAGIC, len(body) - 1, 0, 2, 1), body[:-1])
+
+
+def asked(*arguments: str) -> LaunchRequest:
+    return LaunchRequest("me", 0o022, arguments, {})
+
+
+def test_the_plainest_options_are_understood() -> None:
+    words = (
+        "run",
+        "--quiet",
+        "--root",
+        "..",
+        "--scope",
+        "s",
+        "--env",
+        "A",
+        "--env",
+        "B=1",
+        "--no-store",
+        "--",
+        "x",
+        "--",
+    )
+    request = run_request(asked(*words), Path("/w"))
+    assert (request.command, request.root, request.scope) == (("x", "--"), Path(".."), "s")
+    assert (request.variables, request.store, request.quiet, request.mode) == (("A", "B=1"), False, True, Mode.NORMAL)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "cache", "run", "run --", "run x", "run --refresh -- x", "run --root -- x", "run --root=. -- x"],
+)
+def test_all_other_options_are_left_to_python(words: str) -> None:
+    with pytest.raises(NotUnderstood):
+        run_request(asked(*words.split()), Path("/w"))
+
+
+def test_many_bytes_are_kept_back_for_a_file_in_memory() -> None:
+    few, many = packed_parts([(1, b"x"), (2, b"")]), packed_parts([(1, b"x" * MOST_INLINE_BYTES)])
+    assert done(0, 5, b"r", few)[1] == b""
+    head, kept_back = done(0, 5, b"r", many)
+    assert (head[-1:], kept_back) == (b"r", many)
+
+
+def test_a_change_of_the_installed_code_is_noticed_and_not_looked_for_all_the_time(tmp_path: Path) -> None:
+    module, moment = tmp_path / "module.py", [0.0]
+    module.write_text("1")
+    code = CodeWatch([str(module)], now_s=lambda: moment[0])
+    module.write_text("22")
+    assert not code.has_changed()
+    moment[0] = EVERY_S
+    assert code.has_changed()
+    module.unlink()
+    assert CodeWatch([str(module)], now_s=lambda: moment[0]).has_changed() is False
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "socket"
+
+
+def test_a_pool_ends_with_a_worker_that_wants_it_and_takes_its_socket_along(place: Path) -> None:
+    def serve(listener: socket.socket, parent: int, used: object) -> int:
+        return 75
+
+    Pool(place, place.parent / "home", serve).run(2)
+    assert not place.exists()
+
+
+def test_a_pool_that_nobody_asks_ends(place: Path) -> None:
+    Pool(place, place.parent / "home", lambda *_: 0, idle_s=0).run(1)
+    Pool(place, place.parent / "gone", lambda *_: 0).run(1)
+    assert not place.exists()
+
+
+def test_a_pool_whose_workers_all_die_gives_up(place: Path) -> None:
+    Pool(place, place.parent / "home", lambda *_: 0).run(1)
+    assert not place.exists()
