@@ -85,7 +85,7 @@ def test_a_steady_run_stays_in_use_and_leaves_the_tree_as_it_was(project: Projec
     project.run(STEADY)
     before = project.state()
     answer = project.vault.json("audit", "runs", "--run", project.latest)
-    assert [each["verdict"] for each in answer["repeated"]] == ["same"], answer
+    assert [each["verdict"] for each in answer["repeated"]] == ["same"], str(answer)
     assert project.state() == before
     assert project.run(STEADY).err.startswith("tv: hit")
 
@@ -95,7 +95,7 @@ def test_a_run_that_needs_its_outputs_gone_is_repeated_without_them(on_disk: Pro
     on_disk.run(script)
     before = on_disk.state()
     answer = on_disk.vault.json("audit", "runs", "--run", on_disk.latest)
-    assert [each["verdict"] for each in answer["repeated"]] == ["same"], answer
+    assert [each["verdict"] for each in answer["repeated"]] == ["same"], str(answer)
     assert on_disk.state() == before
 
 
@@ -128,7 +128,7 @@ def test_reports_of_runs_inside_do_not_make_a_run_another(on_disk: Project) -> N
     outer = on_disk.vault.json("runs", "--limit", "2")
     run = next(each["run"] for each in outer if each["command"][0] == "sh")
     answer = on_disk.vault.json("audit", "runs", "--run", run)
-    assert [each["verdict"] for each in answer["repeated"]] == ["same"], answer
+    assert [each["verdict"] for each in answer["repeated"]] == ["same"], str(answer)
 
 
 def test_after_a_hit_that_is_to_be_audited_the_caller_waits_for_nothing(on_disk: Project) -> None:
