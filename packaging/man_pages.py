@@ -26,6 +26,7 @@ VARIABLES = {
     "TASKVAULT_HOME": "The vault; ~/.taskvault if it is not set.",
     "TASKVAULT": "With the value off, `tv run` runs the command as if there were no vault.",
     "TASKVAULT_PATIENCE_S": "How long `tv run` waits for the daemon to greet, in seconds.",
+    "TASKVAULT_AUDIT": "`tv run` has a run audited in the background after one in so many hits; 0: never.",
     "TASKVAULT_SECTION_KEY": "A setting of the daemon, such as TASKVAULT_LOG_LEVEL; see `tv config show`.",
 }
 FILES = {

@@ -123,6 +123,7 @@ class Client:
         request: m.Shutdown
         | m.EndPack
         | m.RemoveEntry
+        | m.MarkUnsteady
         | m.Discard
         | m.NameSnapshot
         | m.RemoveSnapshot

@@ -15,6 +15,8 @@ from taskvault.cli.answer import Answer
 from taskvault.cli.checking_answers import AuditChecked as AuditChecked
 from taskvault.cli.checking_answers import AuditEntry as AuditEntry
 from taskvault.cli.checking_answers import ContentVerified as ContentVerified
+from taskvault.cli.checking_answers import RunAudited as RunAudited
+from taskvault.cli.checking_answers import RunsAudited as RunsAudited
 from taskvault.cli.checking_answers import VaultChecked as VaultChecked
 from taskvault.cli.checking_answers import VaultFinding as VaultFinding
 
@@ -266,6 +268,8 @@ class Why(Answer, frozen=True, kw_only=True):
     nearest: str | None
     """Number of the nearest known run."""
     changes: list[Change]
+    unsteady: str | None = None
+    """Why the result under its key is not used any more: it did not make the same when it was audited."""
 
 
 # --- operating -------------------------------------------------------------------------------------------------------
@@ -432,6 +436,7 @@ ANSWERS: dict[str, object] = {
     "fsck": VaultChecked,
     "audit": list[AuditEntry],
     "audit verify": AuditChecked,
+    "audit runs": RunsAudited,
     "top": Sample,
     "du": list[PathSize] | VaultSize,
     "show": PathState,

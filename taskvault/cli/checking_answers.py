@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from taskvault.cli.answer import Answer
 
 
@@ -50,6 +52,31 @@ class AuditEntry(Answer, frozen=True, kw_only=True):
     key: str
     who: str
     detail: str
+
+
+class RunAudited(Answer, frozen=True, kw_only=True):
+    """A stored run that was to be repeated."""
+
+    run: str
+    """Its number."""
+    command: list[str]
+    root: str
+    scope: str
+    key: str
+    verdict: Literal["same", "differs", "unknown"]
+    """`unknown`: it was skipped, or could not be compared."""
+    how: str
+    """What differs, or why that is not known; empty for `same`."""
+
+
+class RunsAudited(Answer, frozen=True, kw_only=True):
+    """What an audit of stored runs found."""
+
+    repeated: list[RunAudited]
+    """Those that differ are not used any more."""
+    skipped: list[RunAudited]
+    over: bool
+    """Whether the time ended before the sample was complete."""
 
 
 class AuditChecked(Answer, frozen=True, kw_only=True):

@@ -35,12 +35,14 @@ from taskvault.protocol.message import Message
 from taskvault.protocol.message import SnapshotRef as SnapshotRef
 from taskvault.protocol.runs import FindRuns as FindRuns
 from taskvault.protocol.runs import GetRunSums as GetRunSums
+from taskvault.protocol.runs import MarkUnsteady as MarkUnsteady
 from taskvault.protocol.runs import RecordRun as RecordRun
 from taskvault.protocol.runs import RunRecord as RunRecord
 from taskvault.protocol.runs import RunReply as RunReply
 from taskvault.protocol.runs import Runs as Runs
 from taskvault.protocol.runs import RunSum as RunSum
 from taskvault.protocol.runs import RunSums as RunSums
+from taskvault.protocol.runs import UnsteadyKey as UnsteadyKey
 from tvfs.ingest.commit import IngestCommit
 
 PROTOCOL_VERSION = 1
@@ -265,6 +267,8 @@ class SaveEntry(Message, frozen=True, tag=True):
     """From now; None: it does not expire."""
     pinned: bool = False
     observed: str = "declared"
+    despite_mark: bool = False
+    """Take the mark of a key that did not reproduce away; without, `Failed(KeyUnsteady)`."""
 
 
 class GetEntry(Message, frozen=True, tag=True):
@@ -281,6 +285,8 @@ class EntryReply(Message, frozen=True, tag=True):
     """The entry, or None."""
 
     entry: Entry | None
+    unsteady: UnsteadyKey | None = None
+    """Why there is none, if the key is marked."""
 
 
 class ListEntries(Message, frozen=True, tag=True):
@@ -402,6 +408,7 @@ Request = (
     | RecordRun
     | FindRuns
     | GetRunSums
+    | MarkUnsteady
     | CollectGarbage
     | SetPin
     | FindNewest
@@ -469,6 +476,7 @@ ANSWERS: dict[type[Message], type[Message]] = {
     RecordRun: RunReply,
     FindRuns: Runs,
     GetRunSums: RunSums,
+    MarkUnsteady: Done,
     CollectGarbage: Collected,
     SetPin: EntryReply,
     FindNewest: EntryReply,

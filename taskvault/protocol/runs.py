@@ -39,6 +39,35 @@ class RecordRun(Message, frozen=True, tag=True):
     record: RunRecord
 
 
+class UnsteadyKey(msgspec.Struct, frozen=True):
+    """A key whose run did not make the same when it was repeated: nothing is found under it, or stored."""
+
+    key: str
+    run: str
+    """Whose result was compared."""
+    how: str
+    """What differed, as part of a sentence."""
+    marked_ns: int
+
+    @property
+    def text(self) -> str:
+        """Why nothing is found."""
+        return f"run {self.run} did not make the same when it was audited: {self.how}"
+
+
+class MarkUnsteady(Message, frozen=True, tag=True):
+    """Mark a key like that and forget its entry; answered with `Done`.
+
+    If another entry than the one of `created_ns` is there by now, nothing is changed.
+    """
+
+    scope: str
+    key: str
+    run: str
+    how: str
+    created_ns: int
+
+
 class FindRuns(Message, frozen=True, tag=True):
     """Latest runs first; `run` picks one by id, `command` and `root` filter exactly."""
 

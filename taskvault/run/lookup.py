@@ -72,7 +72,10 @@ class _Asking:
 
     def entry(self, keys: Sequence[str]) -> Entry | None:
         wanted = GetEntry(self.scope, keys[0], count_use=True, or_else=list(keys[1:]))
-        return self.client.call(wanted, timeout_s=self.patience_s).entry
+        reply = self.client.call(wanted, timeout_s=self.patience_s)
+        if reply.unsteady is not None:
+            self.prepared.unsteady[reply.unsteady.key] = reply.unsteady
+        return reply.entry
 
     def result(self, encoded: bytes, memory: Memory, sight: QuickSight) -> Entry | None:
         """Return the result of a run with this pathset, if there is one of the states that are on disk now."""

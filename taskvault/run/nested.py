@@ -57,6 +57,8 @@ class Note(msgspec.Struct, frozen=True):
     order: list[tuple[int, int]]
     incomplete: str
     started_ns: int
+    refresh: bool = False
+    """Somebody insists that it is stored."""
     named: list[NamedOutput] = []
     """What it was told to make, as far as it is small."""
 

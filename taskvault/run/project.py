@@ -18,8 +18,8 @@ from tvfs.errors import TaskVaultError
 FILE_NAME = ".taskvault.toml"
 MOST_BYTES = 1 << 20
 _ALWAYS_PASSED = frozenset({
-    "PWD", "TASKVAULT", "TASKVAULT_HOME", "TASKVAULT_PATIENCE_S", "TASKVAULT_RUN", "MAKELEVEL", "MFLAGS", "MAKEFLAGS",
-    "GNUMAKEFLAGS", "CARGO_MAKEFLAGS", "NUM_JOBS",
+    "PWD", "TASKVAULT", "TASKVAULT_HOME", "TASKVAULT_PATIENCE_S", "TASKVAULT_RUN", "TASKVAULT_AUDIT",
+    "MAKELEVEL", "MFLAGS", "MAKEFLAGS", "GNUMAKEFLAGS", "CARGO_MAKEFLAGS", "NUM_JOBS",
 })  # fmt: skip
 """To every command, strict or not: what the runs themselves, and make's job server, need."""
 
@@ -47,11 +47,13 @@ class ProjectRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """Commands get only the variables that count."""
     any_user: bool = False
     """Results are shared among users."""
+    audit_every: int = 0
+    """After one in so many hits the run is audited; 0: never.  Makes no result another, and is in no key."""
 
     @property
     def text(self) -> str:
         """What is in the key; empty if nothing was said."""
-        said = msgspec.json.encode(self, order="sorted").decode()
+        said = msgspec.json.encode(msgspec.structs.replace(self, audit_every=0), order="sorted").decode()
         return "" if said == "{}" else said
 
     def counts(self, name: str, *, usually: bool) -> bool:
@@ -97,6 +99,8 @@ def parse_rules(content: bytes, path: Path) -> ProjectRules:
         rules = msgspec.convert(tomllib.loads(content.decode("utf-8")), _File).run
     except (ValueError, RecursionError) as exc:  # of decoding, of TOML, of what is said
         raise ProjectInvalid(path, str(exc) or "it is nested too deeply") from exc
+    if rules.audit_every < 0:
+        raise ProjectInvalid(path, f"audit_every is {rules.audit_every}, and cannot be less than 0")
     for pattern in (*rules.ignored_paths, *rules.tool_caches):
         if not pattern or pattern in ("*", "/", "~", "~/*", "/*", "."):
             raise ProjectInvalid(path, f"the pattern {pattern!r} would take everything")

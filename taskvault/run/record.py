@@ -65,10 +65,11 @@ class Finished:
     """Other keys that find the same result, each with its pathset."""
 
 
-def store(client: Client, finished: Finished, *, replace: bool) -> None:
+def store(client: Client, finished: Finished, *, replace: bool, despite_mark: bool = False) -> None:
     """Make the run's result durable under its key; raise what the ingest and the owner raise.
 
-    If the same run was stored by somebody else meanwhile, theirs stays, unless `replace`.
+    If the same run was stored by somebody else meanwhile, theirs stays, unless `replace`.  If the key is marked as one
+    that does not reproduce, nothing is stored, unless `despite_mark`, which takes the mark away.
     """
     captured = finished.executed.captured
     assert captured is not None, "only a run whose output was kept is stored"
@@ -83,6 +84,7 @@ def store(client: Client, finished: Finished, *, replace: bool) -> None:
             result=result,
             cost_ns=finished.executed.duration_ns,
             observed=finished.observed,
+            despite_mark=despite_mark,
         )
         try:
             client.call(entry)

@@ -90,11 +90,11 @@ class Report:
             with suppress(OSError):
                 os.write(2, os.fsencode(f"tv: {' '.join(sentence.split())}\n"))
 
-    def hit(self, entry: Entry, *, exit_code: int, duration_ns: int) -> None:
-        """A stored result was given back, which took `duration_ns`."""
+    def hit(self, entry: Entry, *, exit_code: int, duration_ns: int) -> str:
+        """A stored result was given back, which took `duration_ns`; return the number of the run, if it has one."""
         self.key = entry.key
         saved_ns = max(entry.cost_ns - duration_ns, 0)
-        self._finish(self._record(Outcome.HIT, "", exit_code, duration_ns, saved_ns))
+        return self._finish(self._record(Outcome.HIT, "", exit_code, duration_ns, saved_ns))
 
     def executed(self, executed: Executed, outcome: Outcome, reason: str) -> None:
         """The command has run; one that could not be started has been reported already."""
@@ -109,8 +109,8 @@ class Report:
             executed.captured.close()
         self.say(f"ran {_seconds(executed.duration_ns)}, left to the run around it")
 
-    def _finish(self, record: RunRecord) -> None:
-        """Record the run and report it; trouble with either changes nothing."""
+    def _finish(self, record: RunRecord) -> str:
+        """Record the run, report it and return its number; trouble with either changes nothing."""
         timeout_s = max(RECORD_TIMEOUT_S, self._patience_s)
         with suppress(TaskVaultError, OSError):
             client = self.reach.client() if self.reach else Client.connect(self._home, timeout_s=timeout_s)
@@ -119,6 +119,7 @@ class Report:
         self.say(line(record))
         if self._file is not None:
             self._write_file(record)
+        return record.run
 
     def _record(self, outcome: Outcome, reason: str, exit_code: int, duration_ns: int, saved_ns: int) -> RunRecord:
         place = self._declaration.place if self._declaration else None

@@ -27,6 +27,7 @@ SESSION_VARIABLES = (
     "TMPDIR", "TMP", "TEMP",
     # ours
     "TASKVAULT", "TASKVAULT_HOME", "TASKVAULT_PATIENCE_S", "TASKVAULT_RUN", "TASKVAULT_WARM", "TASKVAULT_WARM_IDLE_S",
+    "TASKVAULT_AUDIT",
     # how many jobs run at once, and make's own bookkeeping of it
     "MAKELEVEL", "MFLAGS", "CARGO_MAKEFLAGS", "NUM_JOBS",
 )  # fmt: skip

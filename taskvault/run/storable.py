@@ -167,7 +167,9 @@ class StorableRun:
             self._check_made(outputs, prepared)
             key = prepared.bound_key if self._names_root(captured, outputs) else prepared.key
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
-                store(client, Finished(self._request.scope, key, self._root, outputs, executed), replace=replace)
+                finished = Finished(self._request.scope, key, self._root, outputs, executed)
+                refresh = self._request.mode is Mode.REFRESH
+                store(client, finished, replace=replace, despite_mark=refresh)
         except (TaskVaultError, OSError) as exc:
             return str(exc)
         except Exception as exc:  # noqa: BLE001  # the command has run: our own bugs must not change its exit status either

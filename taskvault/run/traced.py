@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from taskvault.client import Client
 from taskvault.protocol.messages import Entry
+from taskvault.run.audit_after_hit import audit_sometimes
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed, execute, first_trouble
@@ -106,7 +107,10 @@ class TracedRun:
             self._report.say(f"running again: {exc}")
             self._stale = found
             return None
-        self._report.hit(found, exit_code=result.exit_code, duration_ns=time.monotonic_ns() - began_ns)
+        run = self._report.hit(found, exit_code=result.exit_code, duration_ns=time.monotonic_ns() - began_ns)
+        # Inside a traced run it would be a child that outlives the command.
+        if directory_from(self._request.environment) is None and not is_traced():
+            audit_sometimes(self._home, self._request.environment, self._declaration.rules, run)
         return self._status(result.exit_code, trouble)
 
     def _find(self, client: Client, prepared: Prepared) -> Entry | None:
@@ -227,6 +231,7 @@ class TracedRun:
             order=captured.order,
             incomplete=captured.incomplete,
             started_ns=time.time_ns() - executed.duration_ns,
+            refresh=self._request.mode is Mode.REFRESH,
             named=named_outputs(self._request.command, self._request.workdir, places.root, executed.began_ns),
         )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from taskvault.protocol.address import SOCKET_NAME
+from taskvault.protocol.messages import UnsteadyKey
 from taskvault.run.as_text import text
 from taskvault.run.caller import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.declaration import Declaration
@@ -45,6 +46,8 @@ class Prepared:
     items: Sequence[Item] = ()
     """What it looked at, as far as that is known yet."""
     states: Sequence[bytes] = ()
+    unsteady: dict[str, UnsteadyKey] = field(default_factory=dict)
+    """Keys that would have been its own, but did not make the same when they were audited."""
     bound: str = ""
     """Why the result holds only where it was made, once that is known; nothing if it holds anywhere."""
 

@@ -35,7 +35,7 @@ class Storing:
         self._replace = replace or request.mode is Mode.REFRESH
         self._digests = digests
         self.key = ""
-        """Of what was stored, in hexadecimal."""
+        """Of what was stored, or would have been, in hexadecimal."""
 
     def store(self, executed: Executed) -> str:
         """Store the result; return why not, or nothing if it was."""
@@ -43,19 +43,25 @@ class Storing:
             return "storing was turned off"
         try:
             finished = self._finished(executed)
+            self.key = finished.key.hex
+            keys = [self.key, *(key.hex for key, _ in finished.also)]
+            marks = self._prepared.unsteady
+            mark = next((marks[key] for key in keys if key in marks), None)
+            if mark is not None:
+                return f"it does not make the same each time: {mark.how} (audit of run {mark.run})"
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
-                store(client, finished, replace=self._replace)
+                store(client, finished, replace=self._replace, despite_mark=self._request.mode is Mode.REFRESH)
         except (TaskVaultError, OSError) as exc:
             return str(exc)
         except Exception as exc:  # noqa: BLE001  # our own bugs must not change the command's exit status either
             return f"something went wrong inside tv ({type(exc).__name__}: {exc})"
-        self.key = finished.key.hex
         return ""
 
     def difference(self, executed: Executed, known: Entry | None) -> str:
         """Return how what was made differs from the stored result `known`; nothing if it does not."""
         if known is None:
-            return "nothing is stored to compare with"
+            marks = [f": {mark.text}" for mark in self._prepared.unsteady.values()]
+            return f"nothing is stored to compare with{''.join(marks[:1])}"
         try:
             finished = self._finished(executed)
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
@@ -88,7 +94,7 @@ class Storing:
             with in_place_again(note.named):
                 finished = result_of(ended, prepared.sight(self._digests))
                 _check_unchanged(finished, note.ended_ns)
-                store(client, finished, replace=note.replace)
+                store(client, finished, replace=note.replace, despite_mark=note.refresh)
             key = finished.key.hex
         except (TaskVaultError, OSError) as exc:
             reason = str(exc)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tvfs.errors import TaskVaultError
+
 _NOTHING_WAITED_FOR = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EAGAIN, errno.EPIPE})
 """The turn ended, or had only begun, between our two looks at it."""
 
@@ -35,6 +37,25 @@ def turn(root: Path, outputs: Sequence[str], *, waiting: Callable[[int], None]) 
         while not _taken(ours, name):
             if not _waited(name, waiting):
                 break
+        yield
+
+
+class AlreadyTaken(TaskVaultError):
+    """Somebody holds a turn that nobody is to wait for."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(f"Process {process} does the same; wait until it has ended.")
+        self.process = process
+
+
+@contextmanager
+def only_turn(place: Path, what: str) -> Iterator[None]:
+    """Hold the only turn for this in the body; raise `AlreadyTaken` if somebody else does."""
+
+    def give_up(process: int) -> None:
+        raise AlreadyTaken(process)
+
+    with turn(place, [what], waiting=give_up):
         yield
 
 

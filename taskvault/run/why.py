@@ -34,6 +34,8 @@ class Explanation:
     """The known run that differs least; None for a hit, or if there is none."""
     changes: list[Change] = field(default_factory=list)
     """What differs from it."""
+    unsteady: str = ""
+    """Why the result under its key is not used any more; empty if it is."""
 
 
 def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
@@ -79,6 +81,8 @@ def described(explanation: Explanation, *, most: int = 20) -> Iterator[str]:
     yield f"run {record.run}: {' '.join(record.command)}"
     yield f"  in {os.path.join(record.root, record.workdir) if record.workdir else record.root}"
     yield f"  {_outcome(record)}"
+    if explanation.unsteady and explanation.unsteady.partition(": ")[2] not in record.reason:
+        yield f"  its result is not used: {explanation.unsteady}"
     nearest = explanation.nearest
     if record.outcome == "hit":
         return

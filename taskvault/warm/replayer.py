@@ -11,6 +11,7 @@ from pathlib import Path
 
 from taskvault.client import Client
 from taskvault.protocol.messages import Entry, RecordRun
+from taskvault.run.audit_after_hit import audit_every
 from taskvault.run.declaration import Declaration, declare
 from taskvault.run.digest_table import DigestTable
 from taskvault.run.lookup import find, prepare
@@ -102,6 +103,8 @@ class Replayer:
         if _named_home(asked) != str(self._home):
             raise NotHere
         declaration = declare(request)
+        if audit_every(request.environment, declaration.rules):
+            raise NotHere  # who is to begin an audit now and then is a process that does not stay
         patience_s = _patience_s(asked)
         client = self._connected(patience_s)
         prepared = prepare(self._home, request, declaration, client)

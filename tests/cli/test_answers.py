@@ -45,6 +45,7 @@ TYPED = {
     "fsck": "--home {checked} fsck",
     "audit": "audit",
     "audit verify": "audit verify",
+    "audit runs": "audit runs --sample 1",
     "plugins": "plugins",
     "doctor": "doctor",
     "completion": "completion bash",

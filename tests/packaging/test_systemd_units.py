@@ -13,7 +13,9 @@ import pytest
 from tvd.main import ExitCode
 
 UNITS = Path(__file__).parent.parent.parent / "systemd"
-each_unit = pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda path: path.name)
+AUDITS = sorted(UNITS.glob("tvd-audit*"))
+each_unit = pytest.mark.parametrize("unit", sorted({*UNITS.glob("*.service")} - {*AUDITS}), ids=lambda path: path.name)
+each_audit = pytest.mark.parametrize("unit", AUDITS, ids=lambda path: path.name)
 # Each of these gives a unit its own mount namespace, in which a FUSE mount is seen by the unit alone.
 NAMESPACE_SETTINGS = re.compile(
     r"^(PrivateTmp|PrivateDevices|PrivateMounts|PrivateUsers|PrivateNetwork|ProtectSystem|ProtectHome|ProtectProc"
@@ -27,12 +29,14 @@ def settings(unit: Path, name: str) -> list[str]:
     return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
 
 
-@each_unit
+@pytest.mark.parametrize("unit", sorted(UNITS.iterdir()), ids=lambda path: path.name)
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze; `make setup` installs it")
 def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
-    # A template is verified by an instance; and tvd, which systemd looks for, need not be installed here.
-    copy = tmp_path / unit.name.replace("@", "@main")
-    copy.write_text(unit.read_text().replace("/usr/bin/tvd", sys.executable))
+    # A template is verified by an instance; and what systemd looks for need not be installed here.
+    for each in UNITS.glob(f"{unit.stem}.*"):
+        text = re.sub(r"/usr/bin/tvd?\b", sys.executable, each.read_text())
+        (tmp_path / each.name.replace("@", "@main").replace("tvd-audit-user", "tvd-audit")).write_text(text)
+    copy = tmp_path / unit.name.replace("@", "@main").replace("tvd-audit-user", "tvd-audit")
     answer = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--user" if "user" in unit.name else "--system", str(copy)],
         capture_output=True,
@@ -77,6 +81,20 @@ def test_the_daemon_knows_every_option_of_the_unit(unit: Path) -> None:
     options = re.findall(r"(--[a-z-]+)", command)
     assert options
     assert not [option for option in options if not re.search(rf"{option}\b", shown.stdout)]
+
+
+@each_audit
+def test_an_audit_is_of_the_lowest_priority_and_its_command_is_known(unit: Path) -> None:
+    if unit.suffix == ".timer":
+        assert settings(unit, "OnCalendar") == ["daily"]
+        return
+    assert (settings(unit, "Nice"), settings(unit, "IOSchedulingClass")) == (["19"], ["idle"])
+    (command,) = settings(unit, "ExecStart")
+    shown = subprocess.run(
+        [sys.executable, "-m", "taskvault", "audit", "runs", "--help"], capture_output=True, text=True, check=True
+    )
+    assert not [option for option in re.findall(r"(--[a-z-]+)", command.partition("audit runs")[2])
+                if option not in shown.stdout]  # fmt: skip
 
 
 def test_a_user_unit_lets_fusermount_be_setuid() -> None:

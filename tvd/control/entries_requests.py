@@ -15,6 +15,7 @@ from taskvault.protocol.messages import (
     RemoveEntry,
     SaveEntry,
     SetPin,
+    UnsteadyKey,
 )
 from tvd.control.answer import Table
 from tvd.control.snapshots import Snapshots
@@ -78,6 +79,8 @@ class EntriesRequests:
         entries = self._vault.entries
         if not request.replace and entries.exists(request.scope, request.key):
             raise KeyExists(request.scope, request.key)
+        # Refused before the views are touched.
+        entries.check_steady(request.scope, request.key, despite_mark=request.despite_mark)
         now_ns = self._vault.clock.now_ns()
         entry = StoredEntry(
             request.scope,
@@ -96,7 +99,7 @@ class EntriesRequests:
         with self._views.changing(request.scope, request.key):
             self._views.hide(request.scope, request.key)
             self._views.show(entry)
-            await entries.put(entry, who=session.who, replace=request.replace)
+            await entries.put(entry, who=session.who, replace=request.replace, despite_mark=request.despite_mark)
         return EntryReply(entry_of(entry))
 
     async def get(self, session: VaultSession, request: GetEntry) -> EntryReply:
@@ -109,7 +112,15 @@ class EntriesRequests:
             reply = _reply(session, found)
             if reply.entry is not None:
                 break
-        return reply
+        return reply if reply.entry is not None else EntryReply(None, self._mark(request))
+
+    def _mark(self, request: GetEntry) -> UnsteadyKey | None:
+        """Say why there is no entry, if a key is marked."""
+        for key in (request.key, *request.or_else):
+            mark = self._vault.entries.unsteady.get(request.scope, key)
+            if mark is not None:
+                return UnsteadyKey(key, mark.run, mark.how, mark.marked_ns)
+        return None
 
     async def list_entries(self, session: VaultSession, request: ListEntries) -> Entries:
         """In key order; fewer than asked for only at the end.  What cannot be read is named, and hides nothing else."""

@@ -7,10 +7,21 @@ from collections.abc import Iterator
 import msgspec
 import trio
 
-from taskvault.protocol.messages import FindRuns, GetRunSums, RecordRun, RunRecord, RunReply, Runs, RunSums
+from taskvault.protocol.messages import (
+    Done,
+    FindRuns,
+    GetRunSums,
+    MarkUnsteady,
+    RecordRun,
+    RunRecord,
+    RunReply,
+    Runs,
+    RunSums,
+)
 from taskvault.protocol.messages import RunSum as ShownSum
 from tvd.control.answer import Table
 from tvd.control.vault_session import VaultSession
+from tvd.control.wire import Rejected
 from tvd.entry_views import RUN, EntryViews
 from tvfs.plugin_api import HashFunction
 from tvfs.vault.runs import TAG_BYTES, RunSum
@@ -21,6 +32,10 @@ STORED = "stored"
 HIT = "hit"
 FAILED = "failed"
 _NAME_CHARACTERS = 64
+_LONGEST_NUMBER = 20
+
+MOST_HOW_CHARACTERS = 1000
+"""Of what a mark says; a few differences."""
 
 ANSWER_BYTES = 8 << 20
 """An answer ends when the records in it have this many bytes: half of what a frame may hold."""
@@ -42,7 +57,12 @@ class RunsRequests:
 
     def table(self) -> Table[VaultSession]:
         """Handlers by request."""
-        return {RecordRun: self.record, FindRuns: self.find, GetRunSums: self.sums}
+        return {
+            RecordRun: self.record,
+            FindRuns: self.find,
+            GetRunSums: self.sums,
+            MarkUnsteady: self.mark_unsteady,
+        }
 
     async def record(self, session: VaultSession, request: RecordRun) -> RunReply:
         """History, so nobody waits for the disk; the entry that a stored run made is shown under the run's id."""
@@ -84,6 +104,21 @@ class RunsRequests:
             {name: ShownSum(*msgspec.structs.astuple(found)) for name, found in self._vault.runs.sums().items()}
         )
 
+    async def mark_unsteady(self, session: VaultSession, request: MarkUnsteady) -> Done:
+        """Durable when answered; an entry that has replaced the one that was compared stays."""
+        if not request.run.isascii() or not request.run.isdigit() or len(request.run) >= _LONGEST_NUMBER:
+            raise Rejected(f"{request.run[:_LONGEST_NUMBER]!r} is no number of a run")
+        if not request.how or len(request.how) > MOST_HOW_CHARACTERS:
+            raise Rejected(f"what differed is said in 1 to {MOST_HOW_CHARACTERS} characters")
+        scope, key = request.scope, request.key
+        there = self._vault.entries.get(scope, key)
+        if there is not None and (there.kind != RUN or there.created_ns != request.created_ns):
+            return Done()
+        with self._views.changing(scope, key):
+            self._views.hide(scope, key)
+            await self._vault.entries.mark_unsteady(scope, key, run=request.run, how=request.how, who=session.who)
+        return Done()
+
     def _tag(self, kind: str, value: object) -> bytes:
         """Return what runs are found by that have this in common."""
         return self._hash.digest(_encoder.encode([kind, value]))[:TAG_BYTES]
@@ -96,7 +131,8 @@ class RunsRequests:
             return history.latest_first(tag=self._tag("root", request.root))
         if request.run is None:
             return history.latest_first()
-        run = int(request.run) if request.run.isascii() and request.run.isdigit() and len(request.run) < 20 else 0
+        is_number = request.run.isascii() and request.run.isdigit() and len(request.run) < _LONGEST_NUMBER
+        run = int(request.run) if is_number else 0
         stored = history.get(run)
         return iter([] if stored is None else [(run, stored)])
 

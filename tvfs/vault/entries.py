@@ -24,6 +24,7 @@ from tvfs.vault.stored_entry import EntryInvalid as EntryInvalid
 from tvfs.vault.stored_entry import StoredEntry as StoredEntry
 from tvfs.vault.stored_entry import StoredSnapshot as StoredSnapshot
 from tvfs.vault.stored_entry import decode_entry, entry_row_key, names_of_row
+from tvfs.vault.unsteady import KeyUnsteady, UnsteadyKeys
 
 
 class KeyExists(TaskVaultError):
@@ -78,6 +79,8 @@ class EntryTable:
         self._clock = clock
         self._rows = EntryRows(catalog)
         self.ranks = EntryRanks(catalog, self._rows, clock, sharers=sharers)
+        self.unsteady = UnsteadyKeys(catalog)
+        """For reading; `mark_unsteady` and `put` change it."""
 
     def get(self, scope: str, key: str, *, count_use: bool = False) -> StoredEntry | None:
         """Return the entry, or None; raise `NameInvalid` or `EntryInvalid`.
@@ -103,16 +106,21 @@ class EntryTable:
         except EntryInvalid:
             return True
 
-    async def put(self, entry: StoredEntry, *, who: str, replace: bool = False) -> None:
+    async def put(self, entry: StoredEntry, *, who: str, replace: bool = False, despite_mark: bool = False) -> None:
         """Bind the key to the entry, durably; raise `KeyExists` unless `replace`, or `NameInvalid`.
 
+        Raises `KeyUnsteady` if the key is marked, unless `despite_mark`, which takes the mark away.
         The content must have been committed before.  The batch is written before this first waits.
         """
         row_key = entry_row_key(entry.scope, entry.key)
         existed = self.exists(entry.scope, entry.key)
         if existed and not replace:
             raise KeyExists(entry.scope, entry.key)
+        self.check_steady(entry.scope, entry.key, despite_mark=despite_mark)
         batch = Batch()
+        if self.unsteady.get(entry.scope, entry.key) is not None:
+            self._audit.append_to(batch, action="unmark", scope=entry.scope, key=entry.key, who=who)
+            self.unsteady.remove_in(batch, entry.scope, entry.key)
         self._audit.append_to(
             batch,
             action="replace" if existed else "save",
@@ -148,6 +156,24 @@ class EntryTable:
         row_key = entry_row_key(scope, key)
         batch = Batch()
         self._audit.append_to(batch, action="remove", scope=scope, key=key, who=who)
+        self._rows.bind(batch, row_key, self._rows.whatever_is_at(row_key), None)
+        await self._flush()
+
+    def check_steady(self, scope: str, key: str, *, despite_mark: bool = False) -> None:
+        """Raise `KeyUnsteady` if `put` would, or `NameInvalid`."""
+        mark = None if despite_mark else self.unsteady.get(scope, key)
+        if mark is not None:
+            raise KeyUnsteady(scope, key, mark.how)
+
+    async def mark_unsteady(self, scope: str, key: str, *, run: str, how: str, who: str) -> None:
+        """Mark a key whose run did not make the same again, and forget its entry, durably; raise `NameInvalid`.
+
+        Nothing is bound to the key until somebody insists.  The batch is written before this first waits.
+        """
+        row_key = entry_row_key(scope, key)
+        batch = Batch()
+        self._audit.append_to(batch, action="mark", scope=scope, key=key, who=who, detail=f"run {run}: {how}")
+        self.unsteady.add_to(batch, scope, key, marked_ns=self._clock.now_ns(), run=run, how=how)
         self._rows.bind(batch, row_key, self._rows.whatever_is_at(row_key), None)
         await self._flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,17 +36,19 @@ def why(context: Context, run: str | None, as_json: bool) -> None:
 
     RUN is a number that `tv run` or `tv runs` printed; without one, the newest run below this root.
     """
-    from taskvault.protocol.messages import FindRuns
+    from taskvault.protocol.messages import FindRuns, GetEntry
     from taskvault.run.why import described, explain
 
     with context.connect() as client:
         record = _record(client, run)
         others = client.call(FindRuns(command=record.command, limit=LOOKED_AT)).runs
-    explanation = explain(record, others)
+        mark = client.call(GetEntry(record.scope, record.key)).unsteady if record.key else None
+    explanation = replace(explain(record, others), unsteady=mark.text if mark else "")
     value = answers.Why(
         run=run_answer(record),
         nearest=explanation.nearest.run if explanation.nearest else None,
         changes=[msgspec.convert(change, answers.Change, from_attributes=True) for change in explanation.changes],
+        unsteady=explanation.unsteady or None,
     )
     show(as_json, value, described(explanation))
 

@@ -19,13 +19,20 @@ ignored_paths = ["logs", "logs/*", "/var/log/*", "~/.history"]
 tool_caches = ["~/.mytool/*"]
 strict = true
 any_user = true
+audit_every = 50
 """
 
 
 def test_all_that_can_be_said_is_understood() -> None:
     rules = parse_rules(ALL, FILE)
     assert rules == ProjectRules(
-        ["DISPLAY", "SSH_*"], ["BUILD_*"], ["logs", "logs/*", "/var/log/*", "~/.history"], ["~/.mytool/*"], True, True
+        ["DISPLAY", "SSH_*"],
+        ["BUILD_*"],
+        ["logs", "logs/*", "/var/log/*", "~/.history"],
+        ["~/.mytool/*"],
+        True,
+        True,
+        50,
     )
 
 
