@@ -50,7 +50,7 @@ class Digests:
         if place == _CPU:
             # What the processor is counts; how fast it runs at the moment does not.
             block = _CHANGING_LINES.sub(b"", block)
-        if len(block) < _BLOCK_BYTES and not place.startswith((b"/proc/", b"/sys/")):
+        if len(block) == os.fstat(descriptor).st_size < _BLOCK_BYTES and not place.startswith((b"/proc/", b"/sys/")):
             return self._hash_function.digest(block)
         hasher = self._hash_function.hasher()
         while block:

@@ -63,11 +63,6 @@ COUNT_PROCESSORS = re.compile(r"(?:ninja|samu|java|javac|node|rustc|cargo|go|dot
 """Programs that read `LIMITS` only to learn how many processors and how much memory they may use: as good as asking the
 kernel for the number of processors, which no tracer sees."""
 
-CRATES = re.compile(r".*/deps\Z", re.DOTALL)
-SEARCHES_CRATES = frozenset({"rustc"})
-"""Programs that list such a directory, in which cargo puts all crates of a build, only to find those that they open: by
-name and hash, so that it does not count what else is there."""
-
 TOOL_CACHES = (
     "~/.cache", "~/.cache/*", "~/.ccache/*", "~/.npm/_cacache/*", "~/.npm/_logs/*", "~/.npm/_update-notifier*",
     "~/.cargo/registry/*", "~/.cargo/git/*", "~/.cargo/.package-cache*", "~/.cargo/.global-cache*", "~/go/pkg/mod/*",
@@ -104,7 +99,9 @@ KEEP_TIMES_OF_FILES = frozenset({
 `diff` and `pr` print when a file was changed, ImageMagick writes it into pictures.
 """
 
-_HARMLESS_LISTING = re.compile(r"-[1aAbBCdFhHikLmNpqQrRsStvxX]+\Z")
+_HARMLESS_LISTING = re.compile(r"-[1aAbBCdFhHikLmNpqQrRsSvxX]+\Z")
+_IS_THE_CLOCK_SANE = ("-t", "-Lt")
+"""configure compares a file of the project with one that it has just made, `conftest.file`: as pairs of files are."""
 _LISTING_PROGRAMS = frozenset({"ls", "dir"})
 
 COPY_TIMES = frozenset({"cp", "rsync", "install"})
@@ -140,4 +137,6 @@ def keeps_times(program: str, arguments: Sequence[str] | None) -> bool:
     if program not in _LISTING_PROGRAMS or not arguments:
         return True
     options = [each for each in arguments[1:] if len(each) > 1 and each.startswith("-")]
+    if len(arguments) == 4 and arguments[1] in _IS_THE_CLOCK_SANE and arguments[3] == "conftest.file":
+        return False
     return not all(_HARMLESS_LISTING.match(option) for option in options)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from taskvault.run.caller import umask_now
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Order, Pathset
@@ -50,15 +49,16 @@ class Settled:
     """The same run as the next will find its tools' caches, if this one put something into them."""
 
 
-def settle(used: Used, places: Places, sight: Sight, began_ns: int) -> Settled:
+def settle(used: Used, places: Places, sight: Sight, began_ns: int, *, umask: int) -> Settled:
     """Return what may be stored; raise `InputsUnusable` with the reason if nothing may."""
     for reason in used.reasons:
         raise InputsUnusable(reason)
-    return _Settling(used, places, sight, began_ns).settle()
+    return _Settling(used, places, sight, began_ns, umask).settle()
 
 
 class _Settling:
-    def __init__(self, used: Used, places: Places, sight: Sight, began_ns: int) -> None:
+    def __init__(self, used: Used, places: Places, sight: Sight, began_ns: int, umask: int) -> None:
+        self._umask = umask
         self._used = used
         self._places = places
         self._sight = sight
@@ -139,7 +139,7 @@ class _Settling:
 
     def _keep_attributes(self, path: str, before: Before | None) -> None:
         self._kept.append(os.fsdecode(self._places.item_path(path)))
-        if before is not None and before.mode and stat.S_IMODE(before.mode) != 0o666 & ~umask_now():
+        if before is not None and before.mode and stat.S_IMODE(before.mode) != 0o666 & ~self._umask:
             # Which permissions it has where nothing is, this run does not tell.
             self._put(path, Look.ABSENCE, Status.before(before))
 

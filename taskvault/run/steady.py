@@ -13,14 +13,18 @@ from functools import cache
 TICK_NS = 2_100_000_000
 """Names in a directory are not mapped: two seconds are the longest tick of any file system here."""
 
-FILES_OF = frozenset({
-    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "overlay", "erofs", "squashfs", "iso9660",
-    "fuse.taskvault",
-})  # fmt: skip
-"""File systems of which the content of files may be remembered.  Not tmpfs: it never writes pages back."""
+FILES_OF = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs"})
+"""File systems of which the content of files may be remembered.
 
-DIRECTORIES_OF = FILES_OF - {"fuse.taskvault"} | {"tmpfs"}
-"""The same for the names in a directory.  Not our mount, parts of which are made up when they are looked at."""
+Not tmpfs, which never writes pages back, and so no overlay, which may lie on one.  Not images that are only read: their
+times are what whoever made them wrote.  Not our mount: what is mapped past us is stamped when nobody maps it any more.
+"""
+
+DIRECTORIES_OF = FILES_OF | {"tmpfs"}
+"""The same for the names in a directory."""
+
+_LOOP_DEVICES = 7
+"""Another image may be there tomorrow, with the same numbers and times."""
 
 _NEVER_NS = 1 << 62
 
@@ -49,7 +53,10 @@ class FileSystems:
         found = self._kinds.get(device)
         if found is None:
             try:
-                found = self._kinds[device] = _kind_at(os.path.realpath(place))
+                # Where a link itself lies, not what it leads to.
+                parent, name = os.path.split(place)
+                found = _kind_at(os.path.join(os.path.realpath(parent), name))
+                found = self._kinds[device] = "" if os.major(device) == _LOOP_DEVICES else found
             except OSError:
                 return ""
         return found

@@ -44,7 +44,8 @@ def result_of(ended: Ended, sight: Sight) -> Finished:
     assert captured is not None, "a traced run is captured"
     if captured.incomplete:
         raise InputsUnusable(captured.incomplete)
-    settled = settle(use_of(ended.observation, prepared.places), prepared.places, sight, executed.began_ns)
+    used = use_of(ended.observation, prepared.places)
+    settled = settle(used, prepared.places, sight, executed.began_ns, umask=prepared.umask)
     prepared.items, prepared.states = settled.pathset.items, settled.states
     values = session_values(ended.environment, prepared.environment)
     where = prepared.whereabouts

@@ -152,9 +152,6 @@ class _Fold:
             self.used.stated.setdefault(event.process, {})[event.path] = None
 
     def _listed(self, event: Event, place: Place) -> None:
-        if self._running.get(event.process) in rules.SEARCHES_CRATES and rules.CRATES.match(event.path):
-            self._see(event, Seen.STATUS)
-            return
         self._see(event, Seen.NAMES)
 
     def _absent(self, event: Event, place: Place) -> None:

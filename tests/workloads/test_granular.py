@@ -42,6 +42,7 @@ class Way:
 _CMAKE = (
     "cmake -S . -B build -G Ninja -DCMAKE_C_COMPILER_LAUNCHER='$TV;run;--quiet;--' > cmake.log; ninja -C build --quiet"
 )
+_LINKS = (" -o libjson-c", " -o apps/", " -o tests/")
 
 WAYS = (
     Way(
@@ -54,7 +55,7 @@ WAYS = (
     ),
     Way(
         "a launcher of CMake", CMAKE, _CMAKE, "rm -r build", "echo 'int more;' >> json_util.c",
-        ("json_util.c.o -c",), 40,
+        ("json_util.c.o -c", "json_util.c.o", "CMakeFiles/CMakeScratch", *_LINKS), 40,
     ),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from tvfs.catalog.catalog import Catalog, Family
 from tvfs.clock import Clock
 from tvfs.filesystem.change import Change, RequestMark
 from tvfs.filesystem.directories import Directories, Dirent
-from tvfs.filesystem.inode import MAX_LINKS, STAGED, ContentState, Inode, changed
+from tvfs.filesystem.inode import MAX_LINKS, READ_ONLY, STAGED, ContentState, Inode, changed
 from tvfs.filesystem.model import PREPARED, RENAME_EXCHANGE, RENAME_NOREPLACE, Caller
 from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.posix_error import (
@@ -298,13 +298,17 @@ class Namespace:
 
     def _count(self, change: Change, ino: int, *, names: int, subdirectories: int) -> None:
         directory = change.inode(ino)
+        mtime_ns = change.now_ns
+        if directory.flags & READ_ONLY:
+            # The owner changed it, and the kernel tells by the time whether the listing that it keeps is old.
+            mtime_ns = max(mtime_ns, directory.mtime_ns + 1)
         change.put(
             ino,
             changed(
                 directory,
                 entries=directory.entries + names,
                 nlink=directory.nlink + subdirectories,
-                mtime_ns=change.now_ns,
+                mtime_ns=mtime_ns,
                 ctime_ns=change.now_ns,
             ),
         )

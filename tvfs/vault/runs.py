@@ -10,10 +10,10 @@ The oldest are forgotten when there are too many: history must not fill the vaul
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 
 import msgspec
+from msgspec.structs import astuple
 
 from tvfs.catalog.catalog import Batch, Catalog, Family, prefix_end
 
@@ -30,6 +30,8 @@ _STATE = b"runstate"
 _FORGOTTEN_AT_ONCE = 8
 """So that whoever adds a short record need not remove very many."""
 _END = (1 << 64) - 1
+_MOST = 1 << 62
+"""Of a sum; a caller may say anything."""
 
 
 class RunSum(msgspec.Struct, frozen=True, array_like=True):
@@ -46,7 +48,7 @@ class RunSum(msgspec.Struct, frozen=True, array_like=True):
 
     def plus(self, other: RunSum) -> RunSum:
         """Return the sums of both."""
-        return RunSum(*map(operator.add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
+        return RunSum(*(min(a + b, _MOST) for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 class _State(msgspec.Struct, array_like=True):

@@ -62,3 +62,17 @@ async def test_the_prepared_directory_is_reachable_and_not_listed(world: MemoryW
     assert isinstance(world.filesystem.lookup(ROOT, b".taskvault"), Found)
     names = [entry.name for entry in world.filesystem.readdir(ROOT, 0)]
     assert names == [b"cas", b"keys", b"runs", b"snapshots", b"work"]
+
+
+async def test_each_change_of_names_by_the_owner_has_a_time_of_its_own(world: MemoryWorld) -> None:
+    """The kernel compares it with that of the listing which it keeps, and a clock ticks only every few milliseconds."""
+    world.mkdir(b"tree")
+    snapshot = (await world.filesystem.snapshot(world.ino(b"tree"))).snapshot
+    scope = world.filesystem.ensure_directory(KEYS, b"main")
+    times = [world.filesystem.getattr(scope).mtime_ns]
+    for name in (b"a", b"b"):
+        world.filesystem.attach(scope, name, snapshot, read_only=True)
+        times.append(world.filesystem.getattr(scope).mtime_ns)
+    world.filesystem.discard(scope, b"a")
+    times.append(world.filesystem.getattr(scope).mtime_ns)
+    assert sorted(set(times)) == times

@@ -101,3 +101,10 @@ def test_names_beyond_a_number_are_summed_together(monkeypatch: pytest.MonkeyPat
     for name in ("a", "b", "c", "d", "a"):
         runs.append(b"", name=name, counts=RunSum(1))
     assert {name: each.runs for name, each in runs.sums().items()} == {"a": 2, "b": 1, "others": 2}
+
+
+def test_a_caller_that_says_an_impossible_time_spoils_no_sum() -> None:
+    runs = RunHistory(MemoryCatalog())
+    for _ in range(3):
+        runs.append(b"", name="gcc", counts=RunSum(1, saved_ns=(1 << 64) - 1))
+    assert runs.sums()["gcc"] == RunSum(3, saved_ns=1 << 62)

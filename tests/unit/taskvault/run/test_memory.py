@@ -16,7 +16,7 @@ from taskvault.run.memory import Memory, identity_of, planned
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Pathset
 from taskvault.run.quick_sight import QuickSight
 from taskvault.run.states import Sight
-from taskvault.run.steady import TICK_NS, FileSystems, mapped_ns
+from taskvault.run.steady import FILES_OF, TICK_NS, FileSystems, mapped_ns
 from tvfs.plugin_api import HashFunction, PluginRegistry
 
 BLAKE3 = PluginRegistry().hash_function("blake3")
@@ -202,3 +202,16 @@ def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: p
     with pytest.raises(private_directory.NotPrivate):
         private_directory.private_directory()
     assert DigestTable.open(BLAKE3) is None
+
+
+def test_a_link_is_on_the_file_system_where_it_lies_and_not_where_it_leads(tmp_path: Path) -> None:
+    """Else files of a tmpfs, whose mappings leave no time, would be believed for a link to a disk."""
+    (tmp_path / "link").symlink_to("/proc/self")
+    device = os.lstat(tmp_path / "link").st_dev
+    assert FileSystems().kind(device, os.fsencode(tmp_path / "link")) != "proc"
+    assert FileSystems().kind(os.makedev(7, 1), os.fsencode(tmp_path)) == "", "a loop device: another image tomorrow"
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "overlay", "squashfs", "erofs", "iso9660", "fuse.taskvault", "nfs4", ""])
+def test_content_is_remembered_only_where_every_change_has_a_time_of_this_machine(kind: str) -> None:
+    assert kind not in FILES_OF

@@ -164,10 +164,3 @@ def test_only_who_counts_processors_may_read_its_limits_unnoticed(path: str) -> 
     assert used(read).seen[path] == Seen.CONTENT
     assert used(shell, read, ninja).seen[path] == Seen.CONTENT
     assert used(ninja, shell, read).seen[path] == Seen.CONTENT
-
-
-def test_only_rustc_may_look_for_crates_among_others_and_only_where_cargo_puts_them() -> None:
-    rustc = event(Use.EXECUTED, "/usr/bin/rustc")
-    assert used(rustc, event(Use.LISTED, "/p/target/debug/deps")).seen["/p/target/debug/deps"] == Seen.STATUS
-    assert used(rustc, event(Use.LISTED, "/p/static")).seen["/p/static"] == Seen.NAMES
-    assert used(event(Use.LISTED, "/p/target/debug/deps")).seen["/p/target/debug/deps"] == Seen.NAMES
