@@ -18,6 +18,7 @@ from taskvault import adoption
 from taskvault.adoptable import NotAdoptable, difference, remove_tree, walk
 from taskvault.client import Client
 from tests.cli.conftest import ROOT, Vault
+from tests.thinned import thinned
 from tvfs import failpoints
 
 pytestmark = pytest.mark.kernel
@@ -121,7 +122,7 @@ def test_a_directory_is_moved_and_moved_back_whole(vault: Vault, directory: Path
     assert siblings(directory) == []
 
 
-@pytest.mark.parametrize("point", KILL_POINTS)
+@pytest.mark.parametrize("point", thinned(KILL_POINTS))
 def test_killed_while_it_is_moved_all_is_there_and_the_same_again_ends_it(
     vault: Vault, directory: Path, before: Path, point: str
 ) -> None:
@@ -157,7 +158,7 @@ def test_killed_while_it_is_moved_undo_brings_it_back(vault: Vault, directory: P
     assert siblings(directory) == []
 
 
-@pytest.mark.parametrize("point", UNDO_POINTS)
+@pytest.mark.parametrize("point", thinned(UNDO_POINTS))
 @pytest.mark.parametrize("again", ["adopt", "undo"])
 def test_killed_while_it_moves_back_all_is_there_and_either_command_ends_it(
     vault: Vault, directory: Path, before: Path, point: str, again: str
