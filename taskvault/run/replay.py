@@ -73,8 +73,6 @@ class StoredResult:
     """Outputs that get the attributes of the file that is there, if one is."""
     stamped: tuple[str, ...] = ()
     """Outputs that say when the others were made."""
-    onto_nothing: bool = False
-    """Whether its key says that no directory is where it made something: one that is there has been made since."""
 
 
 def read_result(entry: Entry, function: str) -> StoredResult:
@@ -101,7 +99,6 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
     return StoredResult(
         entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions, kept, stamped,
-        onto_nothing=entry.observed != "declared",
     )  # fmt: skip
 
 
@@ -147,7 +144,7 @@ def restore(
                 for number, path in enumerate(result.deleted):
                     _remove(place / f"{REPLAY_PREFIX}{number}", root, path, undo)
                 for output in result.outputs:
-                    _publish(place / output.path, root, output, undo, onto_nothing=result.onto_nothing)
+                    _publish(place / output.path, root, output, undo)
     return _in_order(streams, result.order)
 
 
@@ -193,7 +190,7 @@ def _restore_files(result: StoredResult, root: Path, umask: int, sources: Source
             _keep_attributes(places[path], root / path)
         with _all_or_nothing() as undo:
             for output in result.outputs:
-                _publish(places[output.path], root, output, undo, onto_nothing=result.onto_nothing)
+                _publish(places[output.path], root, output, undo)
     finally:
         for place in places.values():
             _clear(place)
@@ -230,7 +227,7 @@ def _all_or_nothing() -> Iterator[list[Callable[[], None]]]:
         raise
 
 
-def _publish(source: Path, root: Path, output: Output, undo: list[Callable[[], None]], *, onto_nothing: bool) -> None:
+def _publish(source: Path, root: Path, output: Output, undo: list[Callable[[], None]]) -> None:
     target = root / output.path
     if not Path(os.path.realpath(target.parent)).is_relative_to(root):
         raise ResultUnusable(f"{output.path!r} would be written through a symbolic link, outside of the root")
@@ -241,8 +238,6 @@ def _publish(source: Path, root: Path, output: Output, undo: list[Callable[[], N
         os.rename(source, target)
         undo.append(partial(os.rename, target, source))
         return
-    if onto_nothing and target.is_dir() and not target.is_symlink():
-        raise ResultUnusable(f"a directory {output.path!r} was made meanwhile")
     _swap(source, target)
     undo.append(partial(_swap, source, target))
 

@@ -83,6 +83,7 @@ def test_a_cache_takes_new_files_for_ever_and_what_is_beside_it_is_not_touched(c
         assert client.call(m.CollectGarbage(check=True)).findings == []
 
 
+@pytest.mark.slow
 def test_an_ordinary_directory_takes_all_room_from_the_cache_and_is_then_full_by_itself(cached: Daemon) -> None:
     work = cached.mount / "work"
     for number in range(8):
@@ -151,6 +152,7 @@ def test_a_writer_that_opens_what_has_just_been_evicted_loses_nothing(cached: Da
     assert lost == []
 
 
+@pytest.mark.slow
 def test_an_attached_tree_in_a_cache_gives_its_room_back(cached: Daemon, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "below").mkdir(parents=True)

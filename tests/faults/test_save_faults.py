@@ -122,6 +122,7 @@ async def test_a_save_that_is_killed_is_not_there_and_can_be_done_again(
     await check_everything(daemon.home)
 
 
+@pytest.mark.slow
 async def test_a_save_larger_than_the_vault_is_refused_and_everything_else_works(
     daemon: Daemon, tree: Path, tmp_path: Path
 ) -> None:

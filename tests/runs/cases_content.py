@@ -142,7 +142,7 @@ CONTENT = (
     ),
     Case(
         "a newer file of its own, to ls",
-        "echo new > conftest; [ $(ls -t configure conftest | head -1) = conftest ] && rm conftest",
+        "echo new > conftest.file; [ $(ls -Lt configure conftest.file | head -1) = conftest.file ] && rm conftest.file",
         HIT,
         "touch configure",
         "echo a > configure; touch -d 2001-01-01 configure",
@@ -153,7 +153,7 @@ CONTENT = (
         MISS,
         "touch -d 2001-01-01 in",
         "echo a > in; echo b > other; touch -d 2010-01-01 other",
-        ("orders",),
+        ("keep times",),
     ),
     Case(
         "when a file was changed, to ls",

@@ -28,6 +28,7 @@ def test_a_number_set_is_a_set(numbers: list[int]) -> None:
     assert all((number in found) == (number in model) for number in range(0, 5000, 7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_a_time", [1, 100, 1000])
 def test_findings_do_not_depend_on_how_many_objects_are_kept_in_memory(sample: Path, at_a_time: int) -> None:
     for plant in (chunk_row_gone, tree_root_gone, reference_count_low):

@@ -44,6 +44,7 @@ def planted(damages: list[Damage], home: Path) -> list[Damage]:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.damages_vault("in several ways at once")
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(damages=st.lists(st.sampled_from(COMBINED), min_size=2, max_size=5, unique_by=lambda damage: damage.name))
