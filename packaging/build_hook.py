@@ -38,13 +38,14 @@ TRACER_SOURCES = [
     "sites.c",
     "texts.c",
 ]
+LAUNCHER_SOURCES = ["launch.c", "identity.c", "ask.c", "talk.c", "run.c", "start.c"]
 PRODUCTS = {
     TRACER: {
         "taskvault-trace": [*FLAGS, *TRACER_SOURCES],
         "taskvault-inside.bin": [*FLAGS, *ALONE, "inside.c", "maps.c"],
     },
     # Without libraries to load it starts in half the time.
-    LAUNCHER: {"taskvault-launch": [*FLAGS, "-static", "launch.c", "identity.c", "ask.c", "start.c"]},
+    LAUNCHER: {"taskvault-launch": [*FLAGS, "-static", *LAUNCHER_SOURCES]},
 }
 """Directory to products and how each is compiled."""
 

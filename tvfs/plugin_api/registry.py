@@ -137,6 +137,8 @@ class PluginRegistry:
         """`deadline_s` bounds each call of a plugin that is not built in, beside the time that its bytes need."""
         self._find = find or _Installed()
         self._deadline_s = deadline_s
+        self._origins: dict[int, tuple[EntryPoint, Origin]] = {}
+        """By identity: two distributions may have entry points that are equal."""
 
     def hash_function(self, name: str, parameters: Parameters | None = None) -> HashFunction:
         """Return a hash function; raise `PluginUnknown`, `PluginAmbiguous` or `PluginBroken`."""
@@ -175,7 +177,7 @@ class PluginRegistry:
 
     def origins(self, kind: str, name: str) -> list[Origin]:
         """The distributions that have a plugin of this name; more than one makes it unusable.  Nothing is imported."""
-        return [_origin(point) for point in self._points(kind, name)]
+        return [self._origin(point) for point in self._points(kind, name)]
 
     def make(self, kind: str, name: str, parameters: Parameters | None = None) -> Any:
         """Return a plugin of any kind, looked over, behind its boundary; raise as the methods above do."""
@@ -184,7 +186,7 @@ class PluginRegistry:
             raise PluginUnknown(kind, name, self.names(kind))
         if len(points) > 1:
             raise PluginAmbiguous(kind, f"is called {name!r}", map(_described, points))
-        origin = _origin(points[0])
+        origin = self._origin(points[0])
         foreign = origin.distribution != BUILT_IN
         boundary = Boundary(
             kind, name, DeadlineCaller(min(self._deadline_s, CONTRACTS[kind].deadline_s)) if foreign else None
@@ -200,6 +202,13 @@ class PluginRegistry:
         if kind == "compression" and foreign:
             _check_foreign_number(guarded, points[0])
         return guarded
+
+    def _origin(self, point: EntryPoint) -> Origin:
+        # Each look parses the distribution's metadata anew.
+        found = self._origins.get(id(point))
+        if found is None:
+            found = self._origins[id(point)] = point, _origin(point)
+        return found[1]
 
     def _points(self, kind: str, name: str) -> list[EntryPoint]:
         return [point for point in self._find(kind) if point.name == name]

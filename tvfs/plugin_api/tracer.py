@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 API_VERSION = 1
 """Of this contract. A plugin may declare the one it was written for as `api_version`, on factory or plugin."""
@@ -167,6 +167,45 @@ class Tracer(Protocol):
 
     def start(self, command: TracedCommand, /) -> TracedProcess:
         """Start it; raise `OSError` as `subprocess.Popen` does if there is no such program or directory."""
+        ...
+
+
+class SpawnedProcess(Protocol):
+    """A program that was started, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return its exit status, -n if signal n ended it; None while it runs."""
+        ...
+
+    def wait(self) -> int:
+        """Return the same when it has ended."""
+        ...
+
+
+class Spawn(Protocol):
+    """Starts a program as the child of whoever is to be its parent, who need not be the process that asks."""
+
+    def __call__(
+        self, arguments: Sequence[str], command: TracedCommand, descriptors: Sequence[int], /
+    ) -> SpawnedProcess:
+        """Start `arguments` with the directory, variables and streams of `command`.
+
+        `descriptors` and those of the command are passed on under their numbers, all others closed.  Raise `OSError`.
+        """
+        ...
+
+
+@runtime_checkable
+class SpawningTracer(Tracer, Protocol):
+    """A tracer that starts its commands as it is told to; one need not be able to."""
+
+    def start_by(self, spawn: Spawn, command: TracedCommand, /) -> TracedProcess:
+        """As `start`, but every process is started by `spawn`."""
         ...
 
 

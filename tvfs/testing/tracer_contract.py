@@ -23,7 +23,7 @@ from tvfs.testing.tracer_programs import REFUSED, SOURCES
 READ = [
     "open_read", "read_and_map", "openat2", "path_descriptor", "vfork_child", "small_stack_child", "clone_child",
     "clone3_child", "direct_calls", "thread_executes", "killed_child", "unreadable_path", "filters_itself",
-    "large_environment",
+    "filters_what_follows", "large_environment",
 ]  # fmt: skip
 """Programs that read `file`, one way or another."""
 

@@ -200,6 +200,18 @@ _BODIES = {
         if (reads("other") || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return 1;
         if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
         return reads("file") || !stat("none", &status);""",
+    "filters_what_follows": r"""
+        struct sock_filter filter[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_gettid, 1, 0),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mremap, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+        struct sock_fprog program = {5, filter};
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return 1;
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
+        if (fork() == 0) return execl("./open_read", "open_read", (char *)0);
+        int status = 0;
+        wait(&status);
+        return status ? 2 : execl("./open_read", "open_read", (char *)0);""",
     "second_library": r"""
         void *library = dlmopen(LM_ID_NEWLM, "libc.so.6", RTLD_NOW);
         int (*looks)(const char *, int) = library ? dlsym(library, "access") : access;

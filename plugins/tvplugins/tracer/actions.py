@@ -181,14 +181,16 @@ class Actions:
             self._check_not_led_through(target)
             if moved is not None or self._links.target(target) is not None:
                 self._notes.trouble("symlinks were exchanged")
-            self._note(task, Use.RENAMED, target, source, call.places[1].before)
-            self._make(task, source, target, call.places[0].before)
         self._check_not_led_through(source)
         if moved is None and source not in self._made and self._links.target(target) is not None:
             self._notes.trouble(f"the symlink {target} was there before, at {source}")
         if moved is not None:
             self.links_made.add(target)
         self._note(task, Use.RENAMED, source, target, call.places[0].before)
+        if call.flags & _RENAME_EXCHANGE:
+            # Both are gone before either is there: in no other order does a move there and back come.
+            self._note(task, Use.RENAMED, target, source, call.places[1].before)
+            self._make(task, source, target, call.places[0].before)
         self._make(task, target, source, call.places[1].before)
         self._made.discard(source)
         self._links.move(source, target)

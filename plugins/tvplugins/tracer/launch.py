@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 
-from tvfs.plugin_api.tracer import TracedCommand
+from tvfs.plugin_api.tracer import SpawnedProcess, TracedCommand
 
 TRY_S = 10.0
 """How long a tracer may take to say what it can do."""
@@ -15,9 +14,9 @@ LINGER_S = 0.5
 
 
 class StartedProcess:
-    """A command that was started under a tracer; it is our child, whatever traces it."""
+    """A command that was started under a tracer; it is the child of whoever started it, whatever traces it."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: SpawnedProcess) -> None:
         self._process = process
 
     @property

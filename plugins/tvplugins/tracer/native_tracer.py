@@ -9,11 +9,11 @@ import os
 import select
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from tvfs.plugin_api.tracer import Observation, TracedCommand
+from tvfs.plugin_api.tracer import Observation, Spawn, SpawnedProcess, TracedCommand
 from tvplugins.parameters import read_numbers
 from tvplugins.tracer.fold import observe
 from tvplugins.tracer.launch import LINGER_S, TRY_S, StartedProcess, find_program
@@ -49,9 +49,13 @@ class NativeTracer:
 
     def start(self, command: TracedCommand, /) -> NativeProcess:
         """Start the command; raise `OSError`."""
+        return self.start_by(_our_child, command)
+
+    def start_by(self, spawn: Spawn, command: TracedCommand, /) -> NativeProcess:
+        """Have the command started by `spawn`; raise `OSError`."""
         if self.trouble():
             raise OSError(errno.ENOSYS, self.trouble(), str(self._program))
-        return NativeProcess([str(self._program), str(self._image or "")], command, self._names)
+        return NativeProcess([str(self._program), str(self._image or "")], command, self._names, spawn)
 
     def _try(self) -> str:
         if not os.access(self._program, os.X_OK):
@@ -61,7 +65,7 @@ class NativeTracer:
             listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TRY_S).stdout
             self._names = {int(line.split()[0]): line.split()[1] for line in listed.splitlines()}
             nothing = TracedCommand(["true"], "/", {"PATH": os.defpath})
-            tried = NativeProcess([str(self._program), ""], nothing, self._names)
+            tried = NativeProcess([str(self._program), ""], nothing, self._names, _our_child)
             if tried.wait() or tried.observe().incomplete:
                 return "it could not trace the program true"
         except (OSError, subprocess.SubprocessError) as exc:
@@ -72,7 +76,7 @@ class NativeTracer:
 class NativeProcess(StartedProcess):
     """A command under the native tracer."""
 
-    def __init__(self, tracer: list[str], command: TracedCommand, names: Mapping[int, str]) -> None:
+    def __init__(self, tracer: list[str], command: TracedCommand, names: Mapping[int, str], spawn: Spawn) -> None:
         found = find_program(command)
         self._names = names
         self._directory = os.path.realpath(command.directory)
@@ -81,15 +85,7 @@ class NativeProcess(StartedProcess):
         trouble_reader, trouble = map(_no_stream, os.pipe())
         passed = (self._record.fileno(), done, trouble)
         try:
-            process = subprocess.Popen(
-                [tracer[0], *map(str, passed), tracer[1], found, *command.arguments],
-                cwd=command.directory,
-                env=dict(command.environment),
-                stdin=command.stdin,
-                stdout=command.stdout,
-                stderr=command.stderr,
-                pass_fds=(*passed, *command.descriptors),
-            )
+            process = spawn([tracer[0], *map(str, passed), tracer[1], found, *command.arguments], command, passed)
             super().__init__(process)
             os.close(trouble)
             trouble = -1
@@ -118,6 +114,18 @@ class NativeProcess(StartedProcess):
         with self._record as record, mmap.mmap(record.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             events = list(read_record(mapped, self._names))
         return observe(events, command=self.pid, directory=self._directory, disk=RealDisk())
+
+
+def _our_child(arguments: Sequence[str], command: TracedCommand, descriptors: Sequence[int], /) -> SpawnedProcess:
+    return subprocess.Popen(
+        list(arguments),
+        cwd=command.directory,
+        env=dict(command.environment),
+        stdin=command.stdin,
+        stdout=command.stdout,
+        stderr=command.stderr,
+        pass_fds=(*descriptors, *command.descriptors),
+    )
 
 
 def _no_stream(descriptor: int) -> int:

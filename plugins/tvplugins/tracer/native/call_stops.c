@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -162,13 +163,22 @@ static void add_before(struct task *task, unsigned place, int base, const uint64
     strings_add(&task->strings, (const char *)&before, sizeof before);
 }
 
+/* A filter of its own may look where a call comes from, and refuse those that only we make. */
+static void filters(struct task *task)
+{
+    task_turn_off(task);
+    task->filtered = true;
+}
+
 bool call_begins(struct task *task)
 {
     struct __ptrace_syscall_info info;
     if (ptrace(PTRACE_GET_SYSCALL_INFO, task->tid, sizeof info, &info) <= 0)
         return false;
-    if (info.seccomp.ret_data == FILTERING_CALL || info.seccomp.nr == SYS_seccomp)
-        task_turn_off(task); /* a filter of its own may look where a call comes from */
+    if (info.seccomp.nr == SYS_seccomp && (info.seccomp.args[1] & SECCOMP_FILTER_FLAG_TSYNC))
+        tasks_each(filters); /* all its threads, which are not known from other tasks */
+    else if (info.seccomp.ret_data == FILTERING_CALL || info.seccomp.nr == SYS_seccomp)
+        filters(task);
     if (info.seccomp.ret_data == FILTERING_CALL)
         return false;
     if (info.seccomp.ret_data == FOREIGN_CALL) {

@@ -11,7 +11,7 @@ struct auxiliary {
     uint64_t name;         /* of the path it was executed by */
     uint64_t table;        /* of its program headers */
     int arguments_bytes;   /* of what it was given, each with a zero byte; -1 if that is long */
-    char arguments[1024];
+    char arguments[4096]; /* rustc is given 1 to 3 KiB */
 };
 
 /* Reads that, and the path, of at most PATH_BYTES; returns the path's length, or -1. */

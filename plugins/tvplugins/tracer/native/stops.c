@@ -54,12 +54,14 @@ static void executed(pid_t tid)
     strings_add(&task->strings, head, read_head(tid, &told, head));
     strings_add(&task->strings, told.arguments, told.arguments_bytes);
     record_call(tid, EXECUTED, (long long)former, task->flags, program, length, &task->strings);
+    bool filtered = task->filtered;
     if ((pid_t)former != tid)
         tasks_forget((pid_t)former);
     task = task_of(tid);
     task->call = -1;
     task->shares = false;
-    task->inside = record_is_open() && inject(tid, told.base, told.kernel);
+    task->filtered = filtered;
+    task->inside = record_is_open() && !filtered && inject(tid, told.base, told.kernel);
 }
 
 static int64_t now_ns(void)
@@ -138,6 +140,7 @@ static void cloned(pid_t tid)
     if (!made->named)
         made->inside = task_of(tid)->inside;
     made->named = true;
+    made->filtered = task_of(tid)->filtered;
     /* After vfork the maker waits, but its other threads do not. */
     if ((flags & CLONE_VM) && !(flags & CLONE_VFORK))
         shares(task_of(tid));

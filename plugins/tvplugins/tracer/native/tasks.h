@@ -17,6 +17,7 @@ struct task {
     bool inside;       /* the code of inside.c is in its memory */
     bool named;        /* whoever made it has said so */
     bool held;         /* it has stopped for the first time and is not let go on before it is named */
+    bool filtered;     /* it may have a filter of its own, which outlives its program and knows nothing of our calls */
     bool shares;       /* another task may write to its memory, and change a path after it was read */
     uint64_t address1, address2; /* of its paths */
     uint64_t flags;
