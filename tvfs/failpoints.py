@@ -36,6 +36,7 @@ POINTS = (
     "entry.after_wal",
     "request.changed",
     "request.opened",
+    "notification.waits",
     "fsync.before_data",
     "fsync.after_file",
     "fsync.after_data",
@@ -56,6 +57,7 @@ POINTS = (
     "release.after_journal",
     "release.after_copy",
     "release.after_switch",
+    "replay.prepared",
 )
 """Every point that exists, in commit order; arming another name is an error."""
 

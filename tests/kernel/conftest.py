@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.thinned import thinned
 from tests.vaults_in_order import assert_in_order, vaults_below
 from tvfs.fuse.mount_table import mounts_at
 from tvfs.fuse.settings import TRANSPORTS
@@ -107,9 +108,9 @@ EVERY_WAY = pytest.mark.parametrize("transport", [*TRANSPORTS, WRITEBACK], indir
 """For tests of what is written and must be there afterwards."""
 
 
-@pytest.fixture(params=TRANSPORTS)
+@pytest.fixture(params=thinned(TRANSPORTS))
 def transport(request: pytest.FixtureRequest) -> str:
-    """Each way to speak with the kernel."""
+    """Each way to speak with the kernel; through libfuse where there is time, as in the daemon's own tests."""
     return str(request.param)
 
 

@@ -92,25 +92,28 @@ def test_no_more_room_is_reserved_than_the_vault_has(serve: Serve, vault: Path) 
 
 
 @pytest.mark.parametrize("state", ["staged", "sealed"])
-@pytest.mark.parametrize("mode", [PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE])
-@pytest.mark.parametrize(("offset", "length"), [(10, 100), (BLOCK - 5, 10), (BLOCK // 2, 3 * BLOCK), (0, 10 * BLOCK)])
-def test_a_cleared_range_reads_as_zeros(
-    serve: Serve, vault: Path, state: str, mode: int, offset: int, length: int
-) -> None:
+def test_a_cleared_range_reads_as_zeros(serve: Serve, vault: Path, state: str) -> None:
     server = serve("--vault", str(vault))
-    path, content = server.work / "file", bytearray(os.urandom(4 * BLOCK + 77))
+    ranges = ((10, 100), (BLOCK - 5, 10), (BLOCK // 2, 3 * BLOCK), (0, 10 * BLOCK))
+    modes = (PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)
+    contents = {
+        (mode, offset, length): bytearray(os.urandom(4 * BLOCK + 77)) for mode in modes for offset, length in ranges
+    }
+    paths = {case: server.work / "-".join(map(str, case)) for case in contents}
+    for case, content in contents.items():
+        paths[case].write_bytes(content)
     if state == "sealed":
-        sealed(path, content, vault)
-    else:
-        path.write_bytes(content)
-    assert fallocate(path, mode, offset, length) == 0
-    end = offset + length
-    if not mode & KEEP_SIZE:
-        content.extend(bytes(max(0, end - len(content))))
-    content[offset : min(end, len(content))] = bytes(max(0, min(end, len(content)) - offset))
-    assert from_daemon(path) == content
-    sealed(server.work / "other", b"x", vault)
-    assert from_daemon(path) == content
+        sealed(server.work / "other", b"x", vault)
+    for case, content in contents.items():
+        mode, offset, length = case
+        assert fallocate(paths[case], mode, offset, length) == 0
+        end = offset + length
+        if not mode & KEEP_SIZE:
+            content.extend(bytes(max(0, end - len(content))))
+        content[offset : min(end, len(content))] = bytes(max(0, min(end, len(content)) - offset))
+        assert from_daemon(paths[case]) == content, case
+    sealed(server.work / "another", b"x", vault)
+    assert all(from_daemon(paths[case]) == content for case, content in contents.items())
 
 
 def test_modes_of_fallocate_that_are_not_served_are_refused(server: Server) -> None:

@@ -50,6 +50,7 @@ def longest_stall_s(server: Server, *, attempts: int) -> float:
     return longest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["pyfuse3"], indirect=True)
 def test_without_the_guard_a_killed_client_stops_the_server(serve: Serve) -> None:
     server = serve("--inline-work", str(HELD_S))

@@ -2,7 +2,8 @@
 
 A dirent row shadows the base entry of the same name; a whiteout is a row that says there is nothing.  A listing is
 in order of names.  Its cookies do not depend on what happens to other names: position in the base + 1, or 2^40 + the
-seq of the row.
+seq of the row.  A name that gets a row only because the directory is to have no base any more keeps its cookie: its
+seq is as much below 2^64 as makes the sum, modulo 2^64, what it was.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ GONE_REMEMBERED = 16_384
 """Cookies of removed names that are remembered of a directory that was listed; `rm -r` removes 10,000 at a time."""
 GONE_REMEMBERED_OF_ALL = 8 * GONE_REMEMBERED
 _ROW = struct.Struct(">BBxxQQ")
+_SEQ_END = 1 << 64
 _VERSION = 1
 _WHITEOUT = 0
 
@@ -102,13 +104,19 @@ class Directories:
 
     def put(self, change: Change, parent: int, name: bytes, dirent: Dirent) -> None:
         """Let a name lead to an inode, whatever it led to before."""
-        self._remember_cookie(parent, name)
+        self._remember_cookie(change, parent, name)
         change.batch.put(Family.DIRENT, parent.to_bytes(8, "big") + name, encode_dirent(dirent))
+        self._note_delta(change, parent)
+
+    def own(self, change: Change, parent: int, listed: Listed) -> None:
+        """Give a name of the base tree a row that says the same, cookie included, for when there is no base."""
+        dirent = Dirent(listed.kind, listed.ino, (listed.cookie - DELTA_COOKIE) % _SEQ_END)
+        change.batch.put(Family.DIRENT, parent.to_bytes(8, "big") + listed.name, encode_dirent(dirent))
         self._note_delta(change, parent)
 
     def remove(self, change: Change, parent: int, name: bytes, seq: int) -> None:
         """Let a name lead nowhere."""
-        self._remember_cookie(parent, name)
+        self._remember_cookie(change, parent, name)
         base = change.inode(parent).hash
         key = parent.to_bytes(8, "big") + name
         if base != NO_HASH and self._nodes.trees.lookup(base, name) is not None:
@@ -146,35 +154,41 @@ class Directories:
         Reads every row of the directory, unless the name was removed while somebody listed: for a program that seeks to
         a place it was told long ago, or by the kernel, which had it of another's listing.
         """
-        if cookie < DELTA_COOKIE:
-            if directory.hash == NO_HASH:  # it was attached then, and is not any more
-                return b""
-            for _, entry in self._nodes.trees.iterate(directory.hash, cookie - 1):
-                return entry.name
-            return b""
         gone = self._gone.get(parent)
         if gone is not None and cookie in gone:
             return gone[cookie]
-        seq = cookie - DELTA_COOKIE
+        if cookie < DELTA_COOKIE and directory.hash != NO_HASH:
+            for _, entry in self._nodes.trees.iterate(directory.hash, cookie - 1):
+                return entry.name
+        seq = (cookie - DELTA_COOKIE) % _SEQ_END
         return next((name for name, dirent in self._rows(parent, b"") if dirent.seq == seq), b"")
 
     def listed_no_more(self, parent: int) -> None:
         """It is long ago that anybody listed the directory."""
         self._gone_of_all -= len(self._gone.pop(parent, ()))
 
-    def _remember_cookie(self, parent: int, name: bytes) -> None:
+    def _remember_cookie(self, change: Change, parent: int, name: bytes) -> None:
+        """The name gets another cookie, or none."""
         if not self.is_listed(parent):
             return
         row = self._catalog.get(Family.DIRENT, parent.to_bytes(8, "big") + name)
         if row is not None:
-            gone = self._gone.setdefault(parent, OrderedDict())
-            gone[DELTA_COOKIE + decode_dirent(row).seq] = name
-            self._gone_of_all += 1
-            if len(gone) > GONE_REMEMBERED:
-                gone.popitem(last=False)
-                self._gone_of_all -= 1
-            elif self._gone_of_all > GONE_REMEMBERED_OF_ALL:
-                self.listed_no_more(next(iter(self._gone)))
+            self._remember(parent, _cookie(decode_dirent(row)), name)
+            return
+        base = change.inode(parent).hash
+        if base != NO_HASH and self._nodes.trees.lookup(base, name) is not None:
+            self._remember(parent, self._nodes.trees.position_after(base, name), name)
+
+    def _remember(self, parent: int, cookie: int, name: bytes) -> None:
+        gone = self._gone.setdefault(parent, OrderedDict())
+        before = len(gone)
+        gone[cookie] = name
+        self._gone_of_all += len(gone) - before
+        if len(gone) > GONE_REMEMBERED:
+            gone.popitem(last=False)
+            self._gone_of_all -= 1
+        elif self._gone_of_all > GONE_REMEMBERED_OF_ALL:
+            self.listed_no_more(next(iter(self._gone)))
 
     def _rows(self, parent: int, after: bytes) -> Iterator[tuple[bytes, Dirent]]:
         key = parent.to_bytes(8, "big")
@@ -193,8 +207,12 @@ def _never(ino: int) -> bool:
     return False
 
 
+def _cookie(dirent: Dirent) -> int:
+    return (DELTA_COOKIE + dirent.seq) % _SEQ_END
+
+
 def _of_row(name: bytes, dirent: Dirent) -> Listed:
-    return Listed(name, dirent.child, DELTA_COOKIE + dirent.seq, None, dirent.kind)
+    return Listed(name, dirent.child, _cookie(dirent), None, dirent.kind)
 
 
 def _of_entry(parent: int, position: int, entry: IndexEntry) -> Listed:

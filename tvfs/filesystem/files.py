@@ -137,7 +137,7 @@ class Files:
         """Never return this handle, nor one before it."""
         self._next_handle = max(self._next_handle, handle + 1)
 
-    def next_handle(self) -> Handle:
+    def _new_handle(self) -> Handle:
         """Return a handle that was never used."""
         handle = Handle(self._next_handle)
         self._next_handle += 1
@@ -230,7 +230,7 @@ class Files:
 
     def add(self, ino: int, inode: Inode, *, writes: bool) -> Handle:
         """Return a handle to a file."""
-        handle = self.next_handle()
+        handle = self._new_handle()
         self._add(handle, ino, inode, writes=writes)
         return handle
 

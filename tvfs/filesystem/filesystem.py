@@ -160,9 +160,7 @@ class Filesystem(FileRequests):
             function=vault.hash_function.name,
         )
         self._namespace.follower, self._files.opened = evictables, evictables.opened
-        self.gatherer = Gatherer(
-            vault.catalog, vault.counters, self._nodes, self._directories, self._namespace, evictables
-        )
+        self.gatherer = Gatherer(vault.catalog, self._nodes, self._directories, self._namespace, evictables)
         return evictables
 
     def _new_hot_files(self) -> HotFiles:

@@ -18,7 +18,7 @@ from tvfs.catalog.catalog import Catalog, Family
 from tvfs.content.tree_index import TreeIndexMissing
 from tvfs.errors import RowDamaged, TaskVaultError
 from tvfs.filesystem.change import Change
-from tvfs.filesystem.directories import Directories, Dirent, Listed, decode_dirent
+from tvfs.filesystem.directories import Directories, Listed, decode_dirent
 from tvfs.filesystem.evictable_rows import NAMES_FIRST, RANGE_NEXT, TO_GATHER, file_row
 from tvfs.filesystem.evictables import Evictables
 from tvfs.filesystem.inode import HAS_DELTAS, NO_HASH, OWN_XATTRS, Inode, changed
@@ -27,7 +27,6 @@ from tvfs.filesystem.nodes import Nodes
 from tvfs.filesystem.posix_error import NotFound
 from tvfs.filesystem.ranges import AttachedRange
 from tvfs.filesystem.scans import rows_of
-from tvfs.vault.counters import NEXT_SEQ, Counters
 from tvfs.vault.pace import Pace
 
 SLICE = 16
@@ -41,7 +40,6 @@ class Gatherer:
     def __init__(
         self,
         catalog: Catalog,
-        counters: Counters,
         nodes: Nodes,
         directories: Directories,
         namespace: Namespace,
@@ -51,7 +49,6 @@ class Gatherer:
         self._nodes = nodes
         self._directories = directories
         self._namespace = namespace
-        self._counters = counters
         self._evictables = evictables
         self._damaged: set[int] = set()
         """Directories whose tree cannot be read: their ranges stay."""
@@ -147,7 +144,7 @@ class Gatherer:
         ino, inode = self._nodes.child(parent, listed.entry)
         inode = self._with_xattrs(change, ino, inode, listed.entry.xattrs)
         change.put(ino, inode)
-        self._directories.put(change, parent, listed.name, Dirent(inode.kind, ino, self._counters.take(NEXT_SEQ)))
+        self._directories.own(change, parent, listed)
         return inode
 
     def _with_xattrs(self, change: Change, ino: int, inode: Inode, xattrs: tuple[tuple[bytes, bytes], ...]) -> Inode:

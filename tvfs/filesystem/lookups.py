@@ -62,6 +62,10 @@ class LookupCounts:
             del self._held_in_bucket[bucket]
         return True
 
+    def known(self) -> list[Ino]:
+        """Return the inodes to which the kernel has references."""
+        return [Ino(ino) for ino in self._counts]
+
     def holds(self, ino: Ino) -> bool:
         """Whether the kernel has a reference to `ino`."""
         return ino in self._counts

@@ -16,6 +16,8 @@ class FilesystemSettings:
     """Owner of the fixed directories and of trees attached without attributes: the user whom the vault belongs to."""
     owner_gid: int = 0
     """Group of the same."""
+    sharing_gid: int | None = None
+    """Group whose members publish by rename too, as the owner does; nobody else if there is none."""
     share_views: bool = False
     """Whether others than the owner may read `keys/`, `runs/`, `snapshots/` and `cas/`."""
     remembered_inodes: int = 32_768

@@ -15,7 +15,7 @@ from tvfs.filesystem.settings import FilesystemSettings
 from tvfs.filesystem.staged_file import NO_PATH, StagedFile, decode_row
 from tvfs.filesystem.staging import Staging
 from tvfs.filesystem.staging_files import map_of
-from tvfs.filesystem.views import make_fixed
+from tvfs.filesystem.views import let_publish, make_fixed
 from tvfs.vault.counters import Counters
 from tvfs.vault.layout import Layout
 from tvfs.vault.usage import VaultUsage
@@ -38,6 +38,9 @@ def put_in_order(  # noqa: PLR0913 - everything that a stop may have left half d
         change = namespace.change()
         make_fixed(change, directories, counters, settings)
         change.commit()
+    change = namespace.change()
+    let_publish(change, nodes, settings)
+    change.commit()
     kept = adopt_staged(catalog, layout, nodes, staging)
     for key, _ in list(catalog.scan(Family.ORPHAN)):
         ino = int.from_bytes(key, "big")

@@ -79,7 +79,8 @@ class Trash:
         else:
             self._namespace.release_name(change, ino)
         change.commit()
-        self.tell(parent, name, 0)
+        # What the kernel does not refer to it has no name of: then the number says so.
+        self.tell(parent, name, 0 if self._range_in_use(ino, ino + 1) else ino)
 
     async def sweep(self) -> int:
         """Remove what can be removed now, in slices; return how many trees are left because they are in use.

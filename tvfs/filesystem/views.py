@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Collection
 
+import msgspec
+
 from tvfs.content.reference import EMPTY, Content, ContentKind
 from tvfs.digest import HASH_BYTES, Digest
 from tvfs.filesystem.change import Change
@@ -36,6 +38,20 @@ def make_fixed(change: Change, directories: Directories, counters: Counters, set
     change.put(ROOT, root)
     for name, ino in FIXED.items():
         directories.put(change, ROOT, name, Dirent(stat.S_IFDIR >> 12, ino, counters.take(NEXT_SEQ)))
+
+
+def let_publish(change: Change, nodes: Nodes, settings: FilesystemSettings) -> None:
+    """Let those rename out of the prepared directory who may, whoever might before.
+
+    It is sticky: what is prepared belongs to who asked for it, and nobody else can move it.
+    """
+    known = nodes.find(PREPARED)
+    assert known is not None, "it was made with the others"
+    shared = settings.sharing_gid
+    mode = stat.S_IFDIR | (0o700 if shared is None else 0o1730)
+    gid = settings.owner_gid if shared is None else shared
+    if (known.mode, known.gid) != (mode, gid):
+        change.put(PREPARED, msgspec.structs.replace(known, mode=mode, gid=gid))
 
 
 def _directory(now_ns: int, mode: int, settings: FilesystemSettings, *, read_only: bool, names: int = 0) -> Inode:

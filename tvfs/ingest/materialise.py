@@ -70,15 +70,24 @@ class SubpathMissing(TaskVaultError):
         self.path = path
 
 
-def materialise(source: SnapshotSource, snapshot: Snapshot, target: str | bytes, *, subpath: str | bytes = b"") -> int:
+def materialise(
+    source: SnapshotSource,
+    snapshot: Snapshot,
+    target: str | bytes,
+    *,
+    subpath: str | bytes = b"",
+    temporary: str | bytes = _TEMPORARY,
+) -> int:
     """Write the snapshot to the directory `target`, or what is at `subpath` in it to the path `target`.
+
+    `temporary` is how the names begin under which things are until they are complete, where others can see them.
 
     Returns the number of files written.  Owners are restored for root only.  Raises `TargetUnwritable`,
     `TargetInTheWay`, `SubpathMissing`, `ContentDamaged`, `TreeIndexMissing`, and what the source raises.
     """
     path = os.path.abspath(os.fsencode(target))
     wanted = os.fsencode(subpath).strip(b"/")
-    writer = _Writer(source, path, _links_of(source, snapshot, wanted))
+    writer = _Writer(source, path, _links_of(source, snapshot, wanted), os.fsencode(temporary))
     if not wanted:
         entry = _entry_of(source, snapshot.index)
     else:
@@ -147,8 +156,9 @@ class _Directory:
 
 
 class _Writer:
-    def __init__(self, source: SnapshotSource, target: bytes, links: dict[bytes, _LinkGroup]) -> None:
+    def __init__(self, source: SnapshotSource, target: bytes, links: dict[bytes, _LinkGroup], temporary: bytes) -> None:
         self._source = source
+        self._temporary = temporary
         self._target = target
         self._links = links
         self._root = os.geteuid() == 0
@@ -414,7 +424,7 @@ class _Writer:
 
     def _temporary_name(self) -> bytes:
         self._serial += 1
-        return _TEMPORARY + b"%d-%s-%d" % (os.getpid(), os.urandom(4).hex().encode(), self._serial)
+        return self._temporary + b"%d-%s-%d" % (os.getpid(), os.urandom(4).hex().encode(), self._serial)
 
     def _shown(self, path: bytes) -> bytes:
         return os.path.join(self._target, path) if path else self._target

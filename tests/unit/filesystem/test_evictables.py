@@ -457,7 +457,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(STEPS)
 def test_after_any_changes_of_names_every_evictable_file_can_go_and_no_other(
     steps: list[tuple[str, bytes, bytes]],
@@ -587,7 +587,7 @@ async def test_a_directory_of_an_attached_tree_is_an_ordinary_one_after_gatherin
     await cache.filesystem.gatherer.gather()
     assert list(cache.filesystem.readdir(listed, cookies[0])) == []
     cache.filesystem._listings._recent.clear()
-    assert [entry.name for entry in cache.filesystem.readdir(listed, cookies[0])] == [b"f"], "from the start: no cookie"
+    assert list(cache.filesystem.readdir(listed, cookies[0])) == [], "its cookie is what it was"
     again = (await cache.filesystem.snapshot(cache.ino(b"attached"))).snapshot
     assert again.tree == snapshot.tree
     assert NO_HASH not in (again.index, snapshot.index)

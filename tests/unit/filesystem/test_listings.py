@@ -6,7 +6,7 @@ import pytest
 
 from tvfs.filesystem import listings
 from tvfs.filesystem.listings import Listings
-from tvfs.filesystem.model import Ino
+from tvfs.filesystem.model import WORK, Ino
 from tvfs.testing.memory_vault import MemoryWorld
 
 
@@ -58,3 +58,55 @@ async def test_names_that_went_are_remembered_within_bounds(
             world.unlink(b"%d/%d" % (number, name))
         assert directories._gone_of_all == sum(map(len, directories._gone.values())) <= 7
     assert list(directories._gone) == inos[1:] or list(directories._gone) == inos[2:]
+
+
+async def test_names_whose_removal_was_refused_are_counted_once(world: MemoryWorld) -> None:
+    (ino,) = await filled(world, 1, 2)
+    directories, namespace = world.filesystem._directories, world.filesystem._namespace
+    list(world.filesystem.readdir(ino, 0))
+    for _ in range(3):
+        directories.remove(namespace.change(), ino, b"0", 0)  # and never committed
+    assert directories._gone_of_all == sum(map(len, directories._gone.values())) == 1
+
+
+async def attached(world: MemoryWorld, names: int) -> Ino:
+    """Attach a directory with so many names as `cache`, which is to be gathered."""
+    (source,) = await filled(world, 1, names)
+    await world.filesystem.seal_all()
+    snapshot = (await world.filesystem.snapshot(source)).snapshot
+    ino = world.filesystem.attach(WORK, b"cache", snapshot, owner=None, read_only=False)
+    world.filesystem.evictables.mark(ino, True)
+    return ino
+
+
+@pytest.mark.parametrize("remembered_names", [8192, 0], ids=["remembered", "long ago"])
+async def test_a_listing_goes_on_while_an_attached_directory_becomes_an_ordinary_one(
+    world: MemoryWorld, monkeypatch: pytest.MonkeyPatch, remembered_names: int
+) -> None:
+    ino = await attached(world, 40)
+    before = list(world.filesystem.readdir(ino, 0))
+    if not remembered_names:
+        world.filesystem._listings._recent.clear()
+    await world.filesystem.gatherer.gather()
+    assert [(each.name, each.next_cookie) for each in world.filesystem.readdir(ino, 0)] == [
+        (each.name, each.next_cookie) for each in before
+    ]
+    if not remembered_names:
+        world.filesystem._listings._recent.clear()
+    after = list(world.filesystem.readdir(ino, before[17].next_cookie))
+    assert [each.name for each in after] == [each.name for each in before[18:]]
+
+
+async def test_a_listing_goes_on_after_a_name_of_an_attached_directory_that_went_before_it_became_an_ordinary_one(
+    world: MemoryWorld,
+) -> None:
+    ino = await attached(world, 40)
+    before = list(world.filesystem.readdir(ino, 0))
+    world.unlink(b"cache/" + before[17].name)
+    await world.write(b"cache/" + before[5].name + b".new", b"new")
+    world.rename(b"cache/" + before[5].name + b".new", b"cache/" + before[5].name)
+    await world.filesystem.gatherer.gather()
+    for at in (5, 17):
+        world.filesystem._listings._recent[ino].clear()
+        after = [each.name for each in world.filesystem.readdir(ino, before[at].next_cookie)]
+        assert after == [each.name for number, each in enumerate(before) if number > at and number != 17]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from tests.unit.ingest.bench import Bench, describe
 from tvfs.catalog.catalog import Family
 from tvfs.chunks.store import ChunkMissing
 from tvfs.content.attributes import OwnAttributes
-from tvfs.content.reference import ContentKind
+from tvfs.content.reference import Content, ContentKind
 from tvfs.content.snapshot import Snapshot
 from tvfs.content.tree_builder import TreeBuilder
 from tvfs.content.tree_index import REGULAR, IndexEntry, TreeIndexMissing
@@ -56,6 +56,25 @@ def test_an_existing_directory_is_merged_and_keeps_what_else_it_holds(
     for path in wanted.keys() - {b".", b"a"}:
         assert found[path] == wanted[path]
     assert not leftovers(target)
+
+
+@pytest.mark.parametrize("subpath", ["long", ""])
+def test_what_is_not_complete_has_the_name_that_was_asked_for(
+    bench: Bench, snapshot: Snapshot, tmp_path: Path, subpath: str
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    seen: set[str] = set()
+    source, read = bench.source, bench.source.read
+
+    def watched(content: Content) -> Iterator[tuple[int, bytes]]:
+        seen.update(os.listdir(place))
+        return read(content)
+
+    source.read = watched  # type: ignore[method-assign]
+    materialise(source, snapshot, os.fspath(place / "made"), subpath=subpath, temporary=".ours-")
+    assert [name[:6] for name in seen] == [".ours-"]
+    assert os.listdir(place) == ["made"]
 
 
 def test_what_was_open_before_a_merge_keeps_its_content(bench: Bench, snapshot: Snapshot, tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 
 import trio
 
+from tvfs.errors import TaskVaultError
 from tvfs.filesystem.lookups import LookupCounts
+from tvfs.filesystem.model import Ino
 from tvfs.fuse.hand_over import HandOver
 from tvfs.fuse.kernel import replies
 from tvfs.fuse.kernel.channel import Channel, Handler
@@ -22,6 +25,7 @@ from tvfs.fuse.served_filesystem import ServedFilesystem
 from tvfs.fuse.service import FilesystemService
 from tvfs.fuse.settings import MountSettings
 
+_TOLD_AT_ONCE = 32
 _JOIN_TIMEOUT_S = 5.0
 """How long `close` waits for a notification; only after a failure of ours there can still be one."""
 
@@ -51,6 +55,8 @@ class KernelTransport:
         self._channel: Channel | None = None
         self._notifier: Notifier | None = None
         self._told_to_stop = trio.Event()
+        self._doubtful: list[Ino] = []
+        """Inodes of which the last daemon may have wanted to tell the kernel something when it was killed."""
 
     async def mount(self, point: str, source: str) -> None:
         """Put a new session at `point`."""
@@ -73,6 +79,8 @@ class KernelTransport:
         self._dispatch.passthrough.inherit(rows, record.inodes_read_past_us())
         if self._dispatch.agreement is not None and self._dispatch.agreement.has(RESEND):
             os.write(self._descriptor, replies.send_again())
+        if not record.settled:
+            self._doubtful = self._service.lookups.known()
         record.settle(False)
 
     def take(self, descriptor: int) -> None:
@@ -90,10 +98,27 @@ class KernelTransport:
         self._dispatch.give_up = self._channel.stop
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_when_told, self._channel)
+            nursery.start_soon(self._tell_again)
             await self._channel.serve()
             nursery.cancel_scope.cancel()
         if self._dispatch.failure is not None:
             raise self._dispatch.failure
+
+    async def _tell_again(self) -> None:
+        """Have the kernel forget what it may not have been told about: listings, and attributes of what is gone."""
+        assert self._notifier is not None, "made with the channel"
+        while self._doubtful:
+            for ino in self._doubtful[-_TOLD_AT_ONCE:]:
+                try:
+                    attributes = self._service.filesystem.getattr(ino)
+                except TaskVaultError:
+                    # Gone, or damaged: whoever asks for them is told so, and the kernel looks the name up again.
+                    self._notifier.send(replies.forget_attributes(ino))
+                else:
+                    if stat.S_ISDIR(attributes.mode):
+                        self._notifier.send(replies.forget_pages(ino))
+            del self._doubtful[-_TOLD_AT_ONCE:]
+            await trio.lowlevel.checkpoint()
 
     def stop(self) -> None:
         """Take no more requests."""
@@ -125,7 +150,8 @@ class KernelTransport:
     def name_removed(self, parent: int, name: bytes, ino: int) -> None:
         """Tell the kernel that the owner removed a name by itself."""
         if self._notifier is not None:
-            self._notifier.send(replies.name_removed(parent, ino, name))
+            if not ino or self._service.lookups.holds(Ino(ino)):
+                self._notifier.send(replies.name_removed(parent, ino, name))
             # It may keep a listing of names that it has never looked up.
             self._notifier.send(replies.forget_pages(parent))
 

@@ -7,8 +7,9 @@ import os
 import struct
 from collections.abc import Callable
 
+from tvfs.errors import RowDamaged
 from tvfs.filesystem.lookups import LookupCounts
-from tvfs.filesystem.model import WORK, Handle
+from tvfs.filesystem.model import WORK, FileAttributes, Handle, Ino
 from tvfs.fuse.kernel.session import KernelTransport
 from tvfs.fuse.settings import MountSettings
 from tvfs.fuse.transport import Transport
@@ -51,3 +52,26 @@ class TestKernelTransport(TransportContract):
             assert [await self._told(peer) for _ in range(2)][1] == forget_listing
             transport.listing_changed(WORK)
             assert await self._told(peer) == forget_listing
+
+    async def test_of_names_that_the_kernel_does_not_know_it_is_told_once_that_the_listing_changed(self) -> None:
+        async with self.session() as (peer, _, _, transport):
+            await peer.create(b"file")
+            for number in range(1000):
+                transport.name_removed(WORK, b"%d" % number, 4711)
+            assert isinstance(transport, KernelTransport)
+            assert transport._notifier is not None
+            assert len(transport._notifier._waiting) <= 1
+            assert await self._told(peer) == (2, struct.pack("=Qqq", WORK, 0, 0))
+
+    async def test_a_damaged_row_does_not_end_the_session_that_tells_the_kernel_again(self) -> None:
+        async with self.session() as (peer, filesystem, _, transport):
+            ino, _ = await peer.create(b"file")
+
+            def cannot_be_read(ino: Ino) -> FileAttributes:
+                raise RowDamaged("An inode's row in the catalog")
+
+            filesystem.getattr = cannot_be_read  # type: ignore[method-assign]
+            assert isinstance(transport, KernelTransport)
+            transport._doubtful = [Ino(ino)]
+            await transport._tell_again()
+            assert await self._told(peer) == (2, struct.pack("=Qqq", ino, -1, 0))
