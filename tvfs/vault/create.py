@@ -139,7 +139,7 @@ def _make(layout: Layout, superblock: Superblock, registry: PluginRegistry) -> N
     _sync_directory(layout.home)
     for directory in (layout.meta, layout.packs, layout.staging):
         shutil.rmtree(directory, ignore_errors=True)  # the remains of an interrupted creation
-    for directory in (layout.packs, layout.staging):
+    for directory in (layout.meta, layout.packs, layout.staging):
         directory.mkdir(mode=0o700)
     _write_superblock(layout.meta, superblock, registry)
     with open(layout.superblock, "wb") as copy:

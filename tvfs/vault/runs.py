@@ -3,9 +3,10 @@
     runtag:<tag 8><number 8>   nothing: the run has this tag, a hash of what it is looked for by
     runtags:<number 8>         its tags, so that they can go with it
     runsum:<name>              RunSum of all runs of that name, also of those that are forgotten
-    runstate                   the first number that is left, bytes of the records
+    runstate                   RunState
 
-The oldest are forgotten when there are too many: history must not fill the vault.
+The oldest are forgotten when there are too many: history must not fill the vault.  A number is never given twice, even
+if rows were lost: tags, and what the mount shows, lead to runs by number.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ TAG_BYTES = 8
 MOST_NAMES = 500
 """Sums are kept for so many names; what is beyond that is summed as `OTHERS`."""
 OTHERS = "others"
-_TAG = b"runtag:"
-_TAGS = b"runtags:"
+TAG = b"runtag:"
+TAGS = b"runtags:"
 _SUM = b"runsum:"
-_STATE = b"runstate"
+STATE = b"runstate"
 _FORGOTTEN_AT_ONCE = 8
 """So that whoever adds a short record need not remove very many."""
 _END = (1 << 64) - 1
@@ -51,9 +52,17 @@ class RunSum(msgspec.Struct, frozen=True, array_like=True):
         return RunSum(*(min(a + b, _MOST) for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-class _State(msgspec.Struct, array_like=True):
+class RunState(msgspec.Struct, array_like=True):
+    """What is left of the history."""
+
     first: int
+    """The first number that may be left."""
     bytes_: int
+    """Of the records from `counted_from` on."""
+    counted_from: int = 0
+    """Those before were written when nothing was counted; they go first."""
+    last: int = 0
+    """The last number that was given."""
 
 
 class RunHistory:
@@ -71,23 +80,25 @@ class RunHistory:
         `tags` have 8 bytes each; `counts` is added to the sums of `name`.
         """
         last = self._catalog.last(Family.RUN, b"\xff" * 8)
-        seq = 1 if last is None else int.from_bytes(last[0], "big") + 1
+        state = self._state(0 if last is None else int.from_bytes(last[0], "big"))
+        seq = state.last + 1
         number = seq.to_bytes(8, "big")
         batch = Batch()
         batch.put(Family.RUN, number, record)
         if tags:
-            batch.put(Family.SYS, _TAGS + number, b"".join(tags))
+            batch.put(Family.SYS, TAGS + number, b"".join(tags))
             for tag in tags:
-                batch.put(Family.SYS, _TAG + tag + number, b"")
+                batch.put(Family.SYS, TAG + tag + number, b"")
         sums = self.sums()
         if counts is not None:
             name = name if name in sums or len(sums) < MOST_NAMES else OTHERS
             counts = sums.get(name, RunSum()).plus(counts)
             batch.put(Family.SYS, _SUM + name.encode("utf-8", "replace"), msgspec.msgpack.encode(counts))
-        state = self._state()
-        state.bytes_ += len(record)
-        self._forget(batch, state, seq)
-        batch.put(Family.SYS, _STATE, msgspec.msgpack.encode(state))
+        state.last, state.bytes_ = seq, state.bytes_ + len(record)
+        self._forget(batch, state)
+        if state.first == seq:
+            state.counted_from, state.bytes_ = seq, len(record)
+        batch.put(Family.SYS, STATE, msgspec.msgpack.encode(state))
         self._catalog.write(batch)
         if counts is not None:
             sums[name] = counts
@@ -103,7 +114,7 @@ class RunHistory:
         Each step looks the next row up anew, so a caller may stop, or await between two steps.  Records that were
         written without tags are not found by one.
         """
-        family, prefix = (Family.RUN, b"") if tag is None else (Family.SYS, _TAG + tag)
+        family, prefix = (Family.RUN, b"") if tag is None else (Family.SYS, TAG + tag)
         end = _END if before is None else before - 1
         while end > 0:
             row = self._catalog.last(family, prefix + end.to_bytes(8, "big"))
@@ -126,25 +137,31 @@ class RunHistory:
                     continue  # counted anew from here on: it is a figure to look at
         return self._sums
 
-    def _state(self) -> _State:
-        row = self._catalog.get(Family.SYS, _STATE)
+    def _state(self, last: int) -> RunState:
+        """Return what is left, `last` being the number of the last row."""
+        row = self._catalog.get(Family.SYS, STATE)
         if row is not None:
             try:
-                return msgspec.msgpack.decode(row, type=_State)
+                state = msgspec.msgpack.decode(row, type=RunState)
             except msgspec.MsgspecError:
                 pass
+            else:
+                state.last = max(state.last, state.first - 1, last)
+                return state
         first = next(self._catalog.scan(Family.RUN), None)
-        return _State(1 if first is None else int.from_bytes(first[0][:8], "big"), 0)
+        return RunState(1 if first is None else int.from_bytes(first[0][:8], "big"), 0, last + 1, last)
 
-    def _forget(self, batch: Batch, state: _State, last: int) -> None:
+    def _forget(self, batch: Batch, state: RunState) -> None:
+        last = state.last
         for _ in range(_FORGOTTEN_AT_ONCE):
             if state.first >= last or (last - state.first < self._most and state.bytes_ <= self._most_bytes):
                 return
             number = state.first.to_bytes(8, "big")
-            state.bytes_ = max(0, state.bytes_ - len(self.get(state.first) or b""))
+            if state.first >= state.counted_from:
+                state.bytes_ = max(0, state.bytes_ - len(self.get(state.first) or b""))
             batch.delete(Family.RUN, number)
-            tags = self._catalog.get(Family.SYS, _TAGS + number) or b""
+            tags = self._catalog.get(Family.SYS, TAGS + number) or b""
             for at in range(0, len(tags), TAG_BYTES):
-                batch.delete(Family.SYS, _TAG + tags[at : at + TAG_BYTES] + number)
-            batch.delete(Family.SYS, _TAGS + number)
+                batch.delete(Family.SYS, TAG + tags[at : at + TAG_BYTES] + number)
+            batch.delete(Family.SYS, TAGS + number)
             state.first += 1

@@ -275,6 +275,9 @@ async def open_vault(
 def _open_catalog(layout: Layout, registry: PluginRegistry, settings: OpenSettings) -> RocksCatalog:
     """Open it for writing, which changes its files, only when it is known that the vault can be served."""
     wanted = settings.catalog
+    # A group may be let through the vault's directory, and files here were made under whatever umask fsck ran with.
+    for place in layout.home.glob(f"{layout.meta.name}*"):
+        place.chmod(0o700)
     glimpse = RocksCatalog(layout.meta, settings=wanted, read_only=True)
     try:
         if glimpse.get(Family.SYS, REBUILDING) is not None:

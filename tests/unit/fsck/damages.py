@@ -24,6 +24,7 @@ from tvfs.filesystem.ranges import AttachedRange
 from tvfs.packs.pack_row import PackRow, decode_pack_row, encode_pack_row
 from tvfs.vault.counting import encode_count
 from tvfs.vault.layout import Layout
+from tvfs.vault.runs import RunState
 from tvfs.vault.stored_entry import decode_entry
 
 
@@ -643,6 +644,16 @@ def run_record_unreadable(home: Path) -> None:
     put(home, Family.RUN, (77).to_bytes(8, "big"), b"\xc1")
 
 
+def tags_of_no_run(home: Path) -> None:
+    number = (77).to_bytes(8, "big")
+    put(home, Family.SYS, b"runtag:12345678" + number, b"")
+    put(home, Family.SYS, b"runtags:" + number, b"12345678")
+
+
+def history_counted_wrong(home: Path) -> None:
+    put(home, Family.SYS, b"runstate", msgspec.msgpack.encode(RunState(1, 1 << 40, 0, 1)))
+
+
 def superblock_gone(home: Path) -> None:
     delete(home, Family.SYS, b"superblock")
 
@@ -761,6 +772,8 @@ DAMAGES = [
     Damage("unwanted and unknown", unwanted_and_unknown, "references", RUN_ENTRY),
     Damage("codec row gone", codec_row_gone, "packs"),
     Damage("run record unreadable", run_record_unreadable, "history"),
+    Damage("tags of no run", tags_of_no_run, "history"),
+    Damage("history counted wrong", history_counted_wrong, "history"),
     Damage("superblock gone", superblock_gone, "superblock"),
     Damage("format gone", format_gone, "home"),
     Damage("RocksDB's manifest gone", manifest_of_rocksdb_gone, "catalog"),

@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.thinned import thinned
 from tests.unit.fsck.damages import DAMAGES, Damage
 from tests.unit.fsck.sample_vault import Facts, bytes_of, check, lines, read_everything
+
+
+def _one_for_each_check() -> list[object]:
+    """Return what each check finds first; the other damages are planted where there is time."""
+    first = {damage.found_by: damage for damage in reversed(DAMAGES)}
+    return [
+        damage if first[damage.found_by] is damage else pytest.param(damage, marks=pytest.mark.slow)
+        for damage in DAMAGES
+    ]
 
 
 def test_a_vault_that_is_in_order_has_no_findings_and_is_not_changed(sample: Path) -> None:
@@ -21,7 +29,7 @@ def test_a_vault_that_is_in_order_has_no_findings_and_is_not_changed(sample: Pat
 
 
 @pytest.mark.damages_vault("in one way each")
-@pytest.mark.parametrize("damage", thinned(DAMAGES), ids=lambda damage: damage.name.replace(" ", "_"))
+@pytest.mark.parametrize("damage", _one_for_each_check(), ids=lambda damage: damage.name.replace(" ", "_"))
 def test_damage_is_found_and_repaired_and_a_second_run_finds_nothing(
     damage: Damage, sample: Path, facts: Facts
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.thinned import thinned
 from tests.unit.fsck.sample_vault import Facts, bytes_of, check, lines, opened, read_everything
 from tvfs.filesystem.model import WORK
 
@@ -76,7 +77,7 @@ def test_a_pack_gets_its_name_again_and_nothing_is_lost(two: tuple[Path, Facts],
     assert trio.run(read_everything, home) == facts
 
 
-@pytest.mark.parametrize("renames", [0, 1, 2, 3])
+@pytest.mark.parametrize("renames", thinned([0, 1, 2, 3]))
 def test_a_run_that_is_killed_between_two_renames_is_made_up_for(
     two: tuple[Path, Facts], monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:

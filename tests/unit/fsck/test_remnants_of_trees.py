@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from tests.ended_batches import ended_after
+from tests.thinned import thinned
 from tests.unit.fsck.sample_vault import CALLER, REGISTRY, World, opened
 from tvfs.filesystem.model import WORK, Ino
 from tvfs.fsck.run import fsck
@@ -80,7 +81,7 @@ async def _remove_in_part(world: World, removed: bytes, steps: int) -> bool:
 
 
 @pytest.mark.parametrize("removed", [b"tree", b"tree/middle"])
-@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("moved", thinned([True, False]))
 async def test_wherever_a_sweep_is_ended_everything_is_in_order(moved: bool, removed: bytes, place: Path) -> None:
     for steps in range(1, 60):
         home = place / str(steps)
@@ -104,7 +105,7 @@ async def test_wherever_a_sweep_is_ended_everything_is_in_order(moved: bool, rem
 
 
 @pytest.mark.parametrize("removed", [b"tree", b"tree/middle"])
-@pytest.mark.parametrize("gathered", [3, 6])
+@pytest.mark.parametrize("gathered", thinned([3, 6]))
 async def test_wherever_the_sweep_of_a_tree_that_is_being_made_ordinary_is_ended_everything_is_in_order(
     gathered: int, removed: bytes, place: Path
 ) -> None:

@@ -24,6 +24,19 @@ async def test_a_new_vault_opens_with_what_it_was_made_with(tmp_path: Path, regi
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
+async def test_what_the_catalog_holds_is_the_owners_even_if_a_group_is_let_through(
+    home: Path, registry: PluginRegistry
+) -> None:
+    layout = Layout(home)
+    assert layout.meta.stat().st_mode & 0o777 == 0o700
+    broken = home / "meta.broken-1"
+    broken.mkdir()
+    for place in (layout.meta, broken):
+        place.chmod(0o755)
+    async with open_vault(home, registry):
+        assert [place.stat().st_mode & 0o777 for place in (layout.meta, broken)] == [0o700] * 2
+
+
 def test_a_vault_is_never_made_over_another(home: Path, registry: PluginRegistry) -> None:
     before = sorted(path.name for path in home.iterdir())
     with pytest.raises(VaultExists, match="tv up"):

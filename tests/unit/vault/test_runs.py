@@ -84,6 +84,45 @@ def test_a_history_without_a_row_of_its_state_goes_on() -> None:
     assert [number for number, _ in later.latest_first()] == [6, 5, 4]
 
 
+def test_numbers_are_not_given_again_when_records_were_lost_and_the_bounds_hold() -> None:
+    catalog = MemoryCatalog()
+    runs = RunHistory(catalog, most=3)
+    for number in range(10):
+        runs.append(b"%d" % number, tags=[b"same tag"])
+    batch = Batch()
+    batch.delete_range(Family.RUN, b"", b"\xff" * 8)
+    catalog.write(batch)
+    again = RunHistory(catalog, most=3)
+    assert again.append(b"new", tags=[b"same tag"]) == 11
+    assert list(again.latest_first(tag=b"same tag")) == [(11, b"new")]
+    for _ in range(10):
+        again.append(b"newer", tags=[b"same tag"])
+    assert [number for number, _ in again.latest_first()] == [21, 20, 19]
+    assert rows(catalog) == 3 * 3 + 1
+
+
+def test_a_history_whose_last_numbers_nobody_noted_goes_on_above_what_was_forgotten() -> None:
+    catalog = MemoryCatalog()
+    batch = Batch()
+    batch.put(Family.SYS, b"runstate", b"\x92\xcd\x01\x00\x07")  # [256, 7]: of a version that noted two things
+    catalog.write(batch)
+    runs = RunHistory(catalog, most=3)
+    assert [runs.append(b"x") for _ in range(9)] == list(range(256, 265))
+    assert [number for number, _ in runs.latest_first()] == [264, 263, 262]
+
+
+def test_records_that_were_not_counted_when_they_were_written_do_not_make_room_when_they_go() -> None:
+    catalog = MemoryCatalog()
+    batch = Batch()
+    for number in range(1, 4):
+        batch.put(Family.RUN, number.to_bytes(8, "big"), bytes(60))
+    catalog.write(batch)
+    runs = RunHistory(catalog, most_bytes=100)
+    for _ in range(12):
+        runs.append(bytes(30))
+    assert [len(record) for _, record in runs.latest_first()] == [30, 30, 30]
+
+
 def test_sums_are_kept_by_name_and_outlive_the_runs_and_the_daemon() -> None:
     catalog = MemoryCatalog()
     runs = RunHistory(catalog, most=2)
