@@ -15,6 +15,18 @@ class DaemonUnreachable(TaskVaultError):
         self.home = home
 
 
+class NotLetIn(DaemonUnreachable):
+    """The vault is another user's, who does not share it with us."""
+
+    def __init__(self, home: Path) -> None:
+        TaskVaultError.__init__(
+            self,
+            f"You may not use the vault {home}; ask its owner to set control.group to a group that you are in,"
+            " or name a vault of yours with TASKVAULT_HOME.",
+        )
+        self.home = home
+
+
 class DaemonWedged(TaskVaultError):
     """The owner did not answer in time; the connection is of no further use."""
 

@@ -83,7 +83,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
     health = Health()
     clock = SystemClock()
     # Before the vault is touched: a wrong setting changes nothing.
-    find_group(config.control.group)
+    sharing_gid = find_group(config.control.group)
     registry = PluginRegistry(deadline_s=config.plugins.call_timeout_s)
     policy = registry.eviction(config.eviction.policy, config.eviction.parameters)
     async with open_vault(
@@ -101,7 +101,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
         inherited = hand_over.inherited if hand_over is not None else None
         lookups = LookupCounts(hand_over.record if hand_over is not None else None)
         filesystem = Filesystem(
-            vault, clock=clock, settings=_filesystem_settings(config.mount, hand_over), lookups=lookups
+            vault, clock=clock, settings=_filesystem_settings(config.mount, hand_over, sharing_gid), lookups=lookups
         )
         if hand_over is not None:
             hand_over.mark = filesystem.mark
@@ -184,14 +184,16 @@ def _server(  # noqa: PLR0913 - what a server is made of
     snapshots = Snapshots(vault, views)
     live = LiveRequests(filesystem, snapshots, mounted=config.mountpoint is not None)
 
+    admission = Admission(os.geteuid(), group_gid)
+
     def open_session(peer: Peer) -> VaultSession:
-        return VaultSession(peer, vault, filesystem)
+        return VaultSession(peer, vault, filesystem, is_owner=admission.is_owner(peer))
 
     doings = ActivityRequests(activity, vault, filesystem, connections=lambda: server.connections)
     server = ControlServer(
         listen(config.home, group_gid),
         settings=config.control,
-        admission=Admission(os.geteuid(), group_gid),
+        admission=admission,
         table=watched(
             with_room(
                 {
@@ -285,11 +287,14 @@ def _open_settings(config: MemoryConfig) -> OpenSettings:
     )
 
 
-def _filesystem_settings(config: MountConfig, hand_over: HandOver | None) -> FilesystemSettings:
+def _filesystem_settings(
+    config: MountConfig, hand_over: HandOver | None, sharing_gid: int | None
+) -> FilesystemSettings:
     hot_files = config.enabled and config.passthrough and config.transport == "kernel"
     # The kernel goes on with what it agreed on.
     hot_files = hot_files or (hand_over is not None and hand_over.has_passthrough)
-    return FilesystemSettings(owner_uid=os.geteuid(), owner_gid=os.getegid(), hot_files=hot_files)
+    owner_uid, owner_gid = os.geteuid(), os.getegid()
+    return FilesystemSettings(owner_uid, owner_gid, sharing_gid=sharing_gid, hot_files=hot_files)
 
 
 def _version() -> str:

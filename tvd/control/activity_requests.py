@@ -26,6 +26,7 @@ NAMED_S = 0.5
 NAMED_MAX = 5
 _ABOUT = ("key", "path", "name", "prefix", "run")
 """Fields of requests that say what they are about; the first that a request has is shown."""
+_PROCESS = "process "
 
 
 class ActivityRequests:
@@ -56,9 +57,8 @@ class ActivityRequests:
         ]
         under_way = [each for each in activity.under_way() if each.name != GetActivity.__name__]
         await self._find_paths(under_way, now_ns)
-        live = [
-            LiveOperation(each.name, self._subject(each), (now_ns - each.began_ns) / 1e9) for each in under_way
-        ]  # fmt: skip
+        subject = self._subject if session.is_owner else _unnamed
+        live = [LiveOperation(each.name, subject(each), (now_ns - each.began_ns) / 1e9) for each in under_way]
         return Activity(
             time_s=now_ns / 1e9,
             operations=operations,
@@ -75,7 +75,7 @@ class ActivityRequests:
     def _subject(self, live: Live) -> str:
         if isinstance(live.subject, str):
             return live.subject
-        number = f"{'handle' if live.name in HANDLES else 'inode'} {live.subject}"
+        number = _unnamed(live)
         path = self._paths.get(live)
         return number if path is None else f"{path} ({number})"
 
@@ -88,6 +88,13 @@ class ActivityRequests:
                 is_handle = each.name in HANDLES
                 path = await self._filesystem.inspection.find_place(each.subject, is_handle=is_handle)
                 self._paths[each] = None if path is None else path.decode("utf-8", "backslashreplace")
+
+
+def _unnamed(live: Live) -> str:
+    """Return what is shown to who shares the vault: keys and paths are not for them."""
+    if isinstance(live.subject, str):
+        return live.subject[live.subject.rindex(_PROCESS) :].rstrip(")")
+    return f"{'handle' if live.name in HANDLES else 'inode'} {live.subject}"
 
 
 def watched(table: Table[VaultSession], activity: ActivityRecorder) -> Table[VaultSession]:
@@ -117,5 +124,5 @@ def _watched(kind: type[Message], handler: Handler[VaultSession], activity: Acti
 
 def _subject_of(session: VaultSession, request: Message) -> str:
     about = next((getattr(request, field) for field in _ABOUT if getattr(request, field, None)), None)
-    who = f"process {session.peer.pid}"
+    who = f"{_PROCESS}{session.peer.pid}"
     return f"{about} ({who})" if about else who

@@ -18,6 +18,7 @@ from taskvault.protocol.messages import (
     VerifySome,
 )
 from tvd.control.answer import Table
+from tvd.control.privacy import check_owner
 from tvd.control.vault_session import VaultSession
 from tvd.control.wire import Rejected
 from tvd.damage_holders import holders_of
@@ -71,12 +72,14 @@ class CheckingRequests:
 
     async def name_holders(self, session: VaultSession, request: NameHolders) -> HoldersNamed:
         """Looks through everything once or twice, in the background of everybody else."""
+        check_owner(session, "what holds a piece of content")
         if len(request.chunk_ids) > MOST_HOLDERS_OF:
             raise Rejected(f"at most {MOST_HOLDERS_OF} chunks can be asked about at once")
         return HoldersNamed(await holders_of(self._vault, self._filesystem, request.chunk_ids))
 
     async def read_audit(self, session: VaultSession, request: ReadAudit) -> AuditRecords:
         """A record that cannot be read is shown as one, so that the others can be."""
+        check_owner(session, "its audit log")
         if not 1 <= request.limit <= MOST_RECORDS:
             raise Rejected(f"{request.limit} records cannot be read at once, at most {MOST_RECORDS}")
         found: list[AuditLine] = []

@@ -18,6 +18,7 @@ from taskvault.protocol.messages import (
     UnsteadyKey,
 )
 from tvd.control.answer import Table
+from tvd.control.privacy import is_listed
 from tvd.control.snapshots import Snapshots
 from tvd.control.vault_session import VaultSession
 from tvd.control.wire import Rejected, entry_of, snapshot_from, stored_from
@@ -134,7 +135,7 @@ class EntriesRequests:
             page, after = self._vault.entries.page(
                 request.scope, after=after, limit=wanted, leave_out=SNAPSHOT_SCOPE, unreadable=unreadable
             )
-            listed += page
+            listed += [entry for entry in page if is_listed(session, entry)]
             results_bytes = sum(len(entry.result) for entry in listed)
             if results_bytes > MAX_FRAME_BYTES:
                 raise FrameTooLarge(results_bytes)

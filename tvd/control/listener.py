@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def listen(home: Path, group_gid: int | None) -> trio.socket.SocketType:
     """Return a listening socket at `HOME/control.sock`, for its owner only unless a group is given.
 
     For the holder of the vault's lock: whatever socket lies there belonged to an owner that has ended.  Raises
-    `SocketNotMade`.
+    `SocketNotMade`.  The group may go through `HOME`, but not look into it.
     """
     path = home / SOCKET_NAME
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -42,6 +43,7 @@ def listen(home: Path, group_gid: int | None) -> trio.socket.SocketType:
         if group_gid is not None:
             os.chown(path, -1, group_gid)
             os.chmod(path, 0o660)
+            _let_through(home, group_gid)
         listener.listen(_BACKLOG)
     except OSError as exc:
         listener.close()
@@ -49,6 +51,13 @@ def listen(home: Path, group_gid: int | None) -> trio.socket.SocketType:
     finally:
         os.umask(umask_before)
     return trio.socket.from_stdlib_socket(listener)
+
+
+def _let_through(home: Path, group_gid: int) -> None:
+    mode = stat.S_IMODE(os.stat(home).st_mode)
+    if not mode & 0o001:
+        os.chown(home, -1, group_gid)
+        os.chmod(home, mode & 0o700 | 0o010)  # noqa: S103 - through it, to the socket, and no more
 
 
 def remove_socket(home: Path) -> None:

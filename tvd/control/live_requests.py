@@ -18,6 +18,7 @@ from taskvault.protocol.messages import (
     SnapshotReply,
 )
 from tvd.control.answer import Table
+from tvd.control.privacy import check_path
 from tvd.control.snapshots import SnapshotMissing, Snapshots
 from tvd.control.vault_session import PREPARED_DIRECTORY, VaultSession
 from tvd.control.wire import Rejected, ref_of, snapshot_from
@@ -90,6 +91,7 @@ class LiveRequests:
     async def snapshot_live(self, session: VaultSession, request: SnapshotLive) -> SnapshotReply:
         """Seals what is not sealed yet."""
         _check_paths([*request.paths, *request.excluded])
+        check_path(session, request.path)
         ino = self._filesystem.resolve(os.fsencode(request.path))
         outcome = await self._filesystem.snapshot(
             ino,

@@ -6,6 +6,7 @@ import os
 
 from taskvault.protocol.messages import DescribePath, Done, MarkEvictable, MeasurePath, PathDescribed, PathMeasured
 from tvd.control.answer import Table
+from tvd.control.privacy import OthersDirectory, check_path, keepers_for
 from tvd.control.vault_session import VaultSession
 from tvd.keepers import Keepers
 from tvd.shown_entries import shown_by
@@ -44,6 +45,7 @@ class PathRequests:
 
     async def describe_path(self, session: VaultSession, request: DescribePath) -> PathDescribed:
         """The same, and what keeps it: looks into every entry if something else refers to the content."""
+        check_path(session, request.path)
         path = os.fsencode(request.path)
         ino, parent = self._filesystem.resolve(path), self._filesystem.resolve(os.path.dirname(path.rstrip(b"/")))
         described = await self._filesystem.inspection.describe(ino)
@@ -57,13 +59,17 @@ class PathRequests:
             chunks=described.weight.chunks,
             shared_chunks=described.shared_chunks,
             codecs=described.codecs,
-            kept_by=await self._keepers.of(request.path, described),
+            kept_by=keepers_for(session, await self._keepers.of(request.path, described)),
             evictable=self._filesystem.evictables.is_evictable(ino, parent),
             open_for_writing=described.open_for_writing,
         )
 
     async def mark_evictable(self, session: VaultSession, request: MarkEvictable) -> Done:
         """Durable when answered; files that are there already are known to eviction a moment later."""
-        self._filesystem.evictables.mark(self._filesystem.resolve(os.fsencode(request.path)), request.evictable)
+        ino = self._filesystem.resolve(os.fsencode(request.path))
+        uid = self._filesystem.getattr(ino).uid
+        if not session.is_owner and uid != session.peer.uid:
+            raise OthersDirectory(session, request.path, uid)
+        self._filesystem.evictables.mark(ino, request.evictable)
         await self._vault.catalog.flush()
         return Done()

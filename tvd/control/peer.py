@@ -45,9 +45,13 @@ class Admission:
     owner_uid: int
     group_gid: int | None = None
 
+    def is_owner(self, peer: Peer) -> bool:
+        """Whether the vault is the peer's own; everything is root's."""
+        return peer.uid in (0, self.owner_uid)
+
     def allows(self, peer: Peer) -> bool:
         """Whether the peer may talk."""
-        if peer.uid in (0, self.owner_uid):
+        if self.is_owner(peer):
             return True
         return self.group_gid is not None and (self.group_gid == peer.gid or self.group_gid in peer.groups)
 

@@ -20,6 +20,7 @@ from taskvault.protocol.messages import (
 )
 from taskvault.protocol.messages import RunSum as ShownSum
 from tvd.control.answer import Table
+from tvd.control.privacy import record_for
 from tvd.control.vault_session import VaultSession
 from tvd.control.wire import Rejected
 from tvd.entry_views import RUN, EntryViews
@@ -66,7 +67,7 @@ class RunsRequests:
 
     async def record(self, session: VaultSession, request: RecordRun) -> RunReply:
         """History, so nobody waits for the disk; the entry that a stored run made is shown under the run's id."""
-        record = request.record
+        record = msgspec.structs.replace(request.record, user=session.peer.uid)
         run = self._vault.runs.append(
             _encoder.encode(record),
             tags=[self._tag("command", record.command), self._tag("root", record.root)],
@@ -90,7 +91,7 @@ class RunsRequests:
                 if request.brief:
                     record = msgspec.structs.replace(record, inputs={}, environment={}, facts={})
                     stored = _encoder.encode(record)
-                found.append(record)
+                found.append(record_for(session, record))
                 found_bytes += len(stored)
             if len(found) >= request.limit or found_bytes >= ANSWER_BYTES:
                 break
@@ -106,7 +107,7 @@ class RunsRequests:
 
     async def mark_unsteady(self, session: VaultSession, request: MarkUnsteady) -> Done:
         """Durable when answered; an entry that has replaced the one that was compared stays."""
-        if not request.run.isascii() or not request.run.isdigit() or len(request.run) >= _LONGEST_NUMBER:
+        if not _is_number(request.run):
             raise Rejected(f"{request.run[:_LONGEST_NUMBER]!r} is no number of a run")
         if not request.how or len(request.how) > MOST_HOW_CHARACTERS:
             raise Rejected(f"what differed is said in 1 to {MOST_HOW_CHARACTERS} characters")
@@ -131,10 +132,13 @@ class RunsRequests:
             return history.latest_first(tag=self._tag("root", request.root))
         if request.run is None:
             return history.latest_first()
-        is_number = request.run.isascii() and request.run.isdigit() and len(request.run) < _LONGEST_NUMBER
-        run = int(request.run) if is_number else 0
+        run = int(request.run) if _is_number(request.run) else 0
         stored = history.get(run)
         return iter([] if stored is None else [(run, stored)])
+
+
+def _is_number(run: str) -> bool:
+    return run.isascii() and run.isdigit() and len(run) < _LONGEST_NUMBER
 
 
 def _name(command: list[str]) -> str:

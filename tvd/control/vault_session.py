@@ -33,8 +33,10 @@ class PreparedUnknown(TaskVaultError):
 class VaultSession:
     """Everything ends with the connection, whatever ends that."""
 
-    def __init__(self, peer: Peer, vault: Vault, filesystem: Filesystem) -> None:
+    def __init__(self, peer: Peer, vault: Vault, filesystem: Filesystem, *, is_owner: bool) -> None:
         self.peer = peer
+        self.is_owner = is_owner
+        """Whether the vault is the client's; others are shown less (`tvd.control.privacy`)."""
         self._vault = vault
         self._filesystem = filesystem
         self._prepared: set[str] = set()

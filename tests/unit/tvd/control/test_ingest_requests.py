@@ -41,7 +41,7 @@ async def vault(tmp_path: Path) -> AsyncIterator[Vault]:
 async def session(vault: Vault) -> AsyncIterator[VaultSession]:
     filesystem = Filesystem(vault, clock=SystemClock(), settings=FilesystemSettings(), lookups=LookupCounts())
     filesystem.start()
-    session = VaultSession(Peer(pid=1, uid=os.geteuid(), gid=os.getegid()), vault, filesystem)
+    session = VaultSession(Peer(pid=1, uid=os.geteuid(), gid=os.getegid()), vault, filesystem, is_owner=True)
     yield session
     await session.close()
     await filesystem.aclose()
