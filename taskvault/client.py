@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self, overload
 
-from taskvault.errors import DaemonUnreachable, DaemonWedged, ProtocolMismatch, Refused
+from taskvault.errors import DaemonUnreachable, DaemonWedged, NotLetIn, ProtocolMismatch, Refused
 from taskvault.protocol import messages as m
 from taskvault.protocol.address import socket_address
 from taskvault.protocol.framing import (
@@ -252,6 +252,9 @@ def _connect(home: Path, deadline: float, timeout_s: float) -> socket.socket:
     except TimeoutError:
         connection.close()
         raise DaemonWedged(home, timeout_s) from None
+    except PermissionError:
+        connection.close()
+        raise NotLetIn(home) from None
     except OSError as exc:
         connection.close()
         raise DaemonUnreachable(home, _why_unreachable(exc)) from exc

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 from taskvault.client import Client
 from taskvault.errors import Refused
+from taskvault.plugins import plugin_registry
 from taskvault.protocol.messages import CheckChunks, ChunkLocation, GetRows, Locate
 from tvfs.chunks.encoding import decode_chunk
 from tvfs.chunks.store import ChunkDamaged, ChunkMissing
@@ -37,7 +38,7 @@ def content_source(client: Client, registry: PluginRegistry | None = None) -> It
 
     What it finds damaged is reported to the owner, so that the same bytes, saved again, are stored anew.
     """
-    registry = registry or PluginRegistry(deadline_s=client.welcome.plugin_call_timeout_s)
+    registry = registry or plugin_registry(client.welcome.plugin_call_timeout_s)
     chunks = PackedChunks(client, registry.codecs(likely=[client.welcome.compression]))
     try:
         yield SnapshotSource(RowReader(client), chunks, registry.hash_function(client.welcome.hash))

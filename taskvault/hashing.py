@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 
+from taskvault.plugins import plugin_registry
 from taskvault.run.input_tree import digest_file
 from tvfs.digest import Digest
 from tvfs.ingest.port import IngestSettings
 from tvfs.ingest.tree_walk import hash_paths
-from tvfs.plugin_api import PluginRegistry
 
 _PACK_BYTES = 64 << 20
 """Never written to; the settings want one."""
@@ -21,7 +20,7 @@ def digest_of_path(path: Path, hash_name: str) -> Digest:
 
     Raises `PluginUnknown`, `PathUnreadable`, or `OSError`.
     """
-    registry = _registry()
+    registry = plugin_registry()
     hash_function = registry.hash_function(hash_name)
     if not os.path.isdir(path):
         return digest_file(path, hash_function)
@@ -34,8 +33,3 @@ def digest_of_path(path: Path, hash_name: str) -> Digest:
         threads=os.cpu_count() or 1,
     )
     return hash_paths(settings, os.fsencode(os.path.realpath(path)), [b"."])
-
-
-@cache
-def _registry() -> PluginRegistry:
-    return PluginRegistry()

@@ -11,6 +11,7 @@ from taskvault.client import Client
 from taskvault.fitting import check_fits
 from taskvault.ingest_port import ClientIngestPort
 from taskvault.mounted import MountedTree, resolved
+from taskvault.plugins import plugin_registry
 from taskvault.protocol.messages import SnapshotLive, SnapshotRef, Welcome
 from taskvault.snapshot_reference import reference
 from tvfs.ingest.ingest import Ingest
@@ -23,7 +24,7 @@ SEAL_TIMEOUT_S = 3600.0
 
 def ingest_settings(welcome: Welcome, registry: PluginRegistry | None = None) -> IngestSettings:
     """Return how to cut, hash and compress for a vault; raise `PluginUnknown` or `PluginBroken`."""
-    registry = registry or PluginRegistry(deadline_s=welcome.plugin_call_timeout_s)
+    registry = registry or plugin_registry(welcome.plugin_call_timeout_s)
     return IngestSettings(
         hash_function=registry.hash_function(welcome.hash),
         chunker=registry.chunker(welcome.chunking, welcome.chunking_parameters),

@@ -28,6 +28,19 @@ class Launched:
     out: Any
     err: Any
 
+    @property
+    def pid(self) -> int:
+        """Of the launcher, and of what it becomes."""
+        return self.process.pid
+
+    def out_so_far(self) -> bytes:
+        """What it has written to stdout."""
+        return os.pread(self.out.fileno(), 1 << 16, 0)
+
+    def err_so_far(self) -> bytes:
+        """The same for stderr."""
+        return os.pread(self.err.fileno(), 1 << 16, 0)
+
     def wait(self) -> Said:
         """Return when it has ended."""
         with self.out as out, self.err as err:

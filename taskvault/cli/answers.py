@@ -242,6 +242,8 @@ class Run(Answer, frozen=True, kw_only=True):
     """Why it was not stored."""
     exit_code: int
     saved_ns: int
+    user: int
+    """Number of the user who ran it; -1 for runs of before that was recorded."""
 
 
 def run_answer(record: RunRecord) -> Run:

@@ -6,6 +6,9 @@ import msgspec
 
 from taskvault.protocol.message import Message
 
+NOT_SHOWN = "(not shown: another user's)"
+"""Stands for a value of a variable."""
+
 
 class RunRecord(msgspec.Struct, frozen=True):
     """One run as history and `tv why` keep it."""
@@ -31,6 +34,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     """Variable to value, only those that count."""
     facts: dict[str, str] = {}
     """Everything else in the key: toolchain digest, platform, patterns."""
+    user: int = -1
+    """Number of the user who ran it; the owner of the vault says it, and not the client."""
 
 
 class RecordRun(Message, frozen=True, tag=True):

@@ -21,6 +21,7 @@ from taskvault.run.apart import TimeOver
 from taskvault.run.declaration import declare
 from taskvault.run.found_again import NotRepeatable
 from taskvault.run.rehearsal import Judged, Rehearsal, Verdict
+from taskvault.run.replay import read_result
 from taskvault.run.report import Outcome
 from taskvault.run.request import Mode, RunRequest
 from taskvault.run.secret_variables import recorded
@@ -175,7 +176,7 @@ class Auditor:
             declaration = declare(request)
             with _umask(int(record.facts["platform umask"], 8)):
                 hash_function = PluginRegistry().hash_function(client.welcome.hash)
-                prepared = prepare_traced(self.home, request, declaration, hash_function)
+                prepared = prepare_traced(client, request, declaration, hash_function)
         except (ProgramMissing, TaskVaultError, OSError, KeyError, ValueError) as exc:
             raise NotRepeatable(Skipped.MACHINE) from exc
         facts = prepared.facts()
@@ -214,7 +215,13 @@ class Auditor:
         return ours  # if it is not the same after all, the key is not found
 
     def _mark(self, client: Client, record: RunRecord, stored: Entry, how: str) -> None:
+        """Mark all keys that find the result, the run's own last: if we are killed before, it is audited again."""
         said = how[:MOST_HOW_CHARACTERS]
+        for key in read_result(stored, client.welcome.hash).keys:
+            other = client.call(GetEntry(record.scope, key)).entry
+            if key != record.key and (other is None or other.result == stored.result):
+                created_ns = 0 if other is None else other.created_ns
+                client.call(MarkUnsteady(record.scope, key, record.run, said, created_ns))
         client.call(MarkUnsteady(record.scope, record.key, record.run, said, stored.created_ns))
 
 

@@ -7,6 +7,7 @@ about the run, it is not stored, and the report says why.  Nothing is written to
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Engine:
         self._request = request
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._report = Report(home, request, report_file, patience_s=self._patience_s)
+        self._announced: Path | None = None
 
     def run(self) -> int:
         """Replay or run the command and return its exit status; raise only for errors of the caller."""
@@ -61,6 +63,7 @@ class Engine:
             client = reach.client()
         except (TaskVaultError, OSError) as exc:
             return self._run_plainly(declaration, str(exc))
+        self._announced = _announced(self._request.environment)
         run = kind(self._home, self._request, declaration, self._report, patience_s=self._patience_s)
         try:
             with client:
@@ -76,6 +79,10 @@ class Engine:
 
     def _run_plainly(self, declaration: Declaration, reason: str | None) -> int:
         """Become the command; with a reason, say first that it runs without the vault."""
+        if self._announced is not None:
+            from taskvault.run.nested import retract
+
+            retract(self._announced)
         if reason is not None:
             self._report.say(f"running without the vault: {reason}")
         return become(self._request.command, declaration.environment)
@@ -93,6 +100,16 @@ class Engine:
         )
         self._report.executed(executed, Outcome.NOT_STORED, reason)
         return executed.exit_code
+
+
+def _announced(environment: Mapping[str, str]) -> Path | None:
+    """Tell the run around us, if there is one, that what we ask the vault for is what runs ask for; return where."""
+    from taskvault.run.nested import announce, directory_from
+
+    outer = directory_from(environment)
+    if outer is not None:
+        announce(outer)
+    return outer
 
 
 def _kind(traced: bool) -> type[TracedRun | StorableRun]:

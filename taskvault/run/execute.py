@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import IO
 
 from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.jobserver import jobserver_descriptors
-from tvfs.plugin_api.tracer import Observation, TracedCommand, TracedProcess, Tracer
+from tvfs.plugin_api.tracer import Observation, TracedCommand, TracedProcess
 
 SPILL_BYTES = 1 << 20
 """Output up to here is kept in memory, more goes to a temporary file."""
@@ -29,6 +29,9 @@ LINGER_S = 0.2
 
 MOST_LINGER_S = 2.0
 """The same where it is not silent."""
+
+Start = Callable[[TracedCommand], TracedProcess]
+"""Starts a command that is to be traced; raises `OSError` where it cannot be started."""
 
 _READ_BYTES = 64 << 10
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -95,12 +98,12 @@ def execute(
     environment: Mapping[str, str],
     with_stdin: bool,
     capture: bool,
-    tracer: Tracer | None = None,
+    traced: Start | None = None,
 ) -> Executed:
     """Run a command to its end; what it could not do to start is said on stderr as a shell would.
 
     With `capture`, stdin is ours or, without `with_stdin`, nothing, and stdout and stderr are pipes whose content is
-    passed on; without, all three are the caller's own.  With a tracer, what the command did is observed.
+    passed on; without, all three are the caller's own.  What is started by `traced` is observed.
     """
     began_ns, began_coarse_ns = time.monotonic_ns(), coarse_now_ns()
     captured = Captured() if capture else None
@@ -109,7 +112,7 @@ def execute(
         given = jobserver_descriptors(environment)
         command = TracedCommand(list(arguments), str(workdir), dict(environment), descriptors=given)
         try:
-            process = _start(command, tracer, with_stdin=with_stdin, capture=capture)
+            process = _start(command, traced, with_stdin=with_stdin, capture=capture)
         except OSError as exc:
             return Executed(_not_started(arguments[0], exc), time.monotonic_ns() - began_ns, False, captured)
         forwarding.append(process)
@@ -139,12 +142,12 @@ def become(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 class _Traced:
     """A traced command with the pipes that it writes to, as `subprocess.Popen` has them."""
 
-    def __init__(self, tracer: Tracer, command: TracedCommand) -> None:
+    def __init__(self, start: Start, command: TracedCommand) -> None:
         ours = [os.pipe(), os.pipe()]
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if command.stdin is None else command.stdin
         try:
             started = replace(command, stdin=nothing, stdout=ours[0][1], stderr=ours[1][1])
-            self._process: TracedProcess = tracer.start(started)
+            self._process: TracedProcess = start(started)
         except BaseException:
             for reading, _ in ours:
                 os.close(reading)
@@ -177,9 +180,9 @@ class _Traced:
 _Process = subprocess.Popen[bytes] | _Traced
 
 
-def _start(command: TracedCommand, tracer: Tracer | None, *, with_stdin: bool, capture: bool) -> _Process:
-    if tracer is not None:
-        return _Traced(tracer, replace(command, stdin=0) if with_stdin else command)
+def _start(command: TracedCommand, traced: Start | None, *, with_stdin: bool, capture: bool) -> _Process:
+    if traced is not None:
+        return _Traced(traced, replace(command, stdin=0) if with_stdin else command)
     return subprocess.Popen(
         list(command.arguments),
         cwd=command.directory,

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taskvault.run.patterns import PatternSet, Progress
+from taskvault.run.staging import REPLAY_PREFIX
 from tvfs.digest import Digest
 from tvfs.errors import TaskVaultError
-
-REPLAY_PREFIX = ".taskvault-replay-"
-"""Names that replays make for a moment in the root, and leave there if they are killed: no inputs."""
 
 
 class InputsUnusable(TaskVaultError):

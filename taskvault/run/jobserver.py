@@ -16,13 +16,18 @@ def jobserver_descriptors(environment: Mapping[str, str]) -> tuple[int, ...]:
 
     What a command reads there says when it may start a job, and nothing of what it makes.
     """
+    return tuple(number for number in named_descriptors(environment) if _is_given_pipe(number))
+
+
+def named_descriptors(environment: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the numbers that the environment names, whatever they are."""
     named = {
         int(number)
         for variable in _VARIABLES
         for match in _SHARED.finditer(environment.get(variable, ""))
         for number in match.groups()
     }
-    return tuple(sorted(number for number in named if number > 2 and _is_given_pipe(number)))
+    return tuple(sorted(number for number in named if number > 2))
 
 
 def _is_given_pipe(descriptor: int) -> bool:

@@ -9,28 +9,30 @@ from pathlib import Path
 
 from taskvault.client import Client
 from taskvault.errors import DaemonUnreachable, DaemonWedged
+from taskvault.plugins import plugin_registry
 from taskvault.protocol.messages import Entry, GetEntry
 from taskvault.run.declaration import Declaration
 from taskvault.run.digest_table import DigestTable
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.memory import Memory
-from taskvault.run.nested import directory_from, is_traced
+from taskvault.run.nested import is_inside
 from taskvault.run.pathset import PathsetsUnusable, strong_keys, unpack
 from taskvault.run.quick_sight import QuickSight
 from taskvault.run.refusals import RunPlainly, RunUnstored
 from taskvault.run.request import RunRequest
+from taskvault.run.steady import UnknownFileSystems
 from taskvault.run.toolchain import ProgramMissing
 from taskvault.run.traced_preparation import Prepared, prepare_traced
 from tvfs.errors import TaskVaultError
-from tvfs.plugin_api import HashFunction, PluginRegistry
+from tvfs.plugin_api import HashFunction
 
 
-def prepare(home: Path, request: RunRequest, declaration: Declaration, client: Client) -> Prepared:
+def prepare(client: Client, request: RunRequest, declaration: Declaration) -> Prepared:
     """Return what is known of a run before it starts; raise `RunPlainly` or `RunUnstored`."""
     if declaration.place.root == Path("/"):
         raise RunUnstored("its root is /; name the directory of the project with --root")
     try:
-        return prepare_traced(home, request, declaration, _hash_function(client.welcome.hash))
+        return prepare_traced(client, request, declaration, _hash_function(client.welcome.hash))
     except ProgramMissing as exc:
         raise RunPlainly(None) from exc
     except (TaskVaultError, OSError) as exc:
@@ -94,13 +96,14 @@ class _Asking:
 def shared_memory(request: RunRequest, hash_function: HashFunction) -> Memory:
     """Return a fresh memory that knows which digests other processes have found.
 
-    Inside a traced run it is alone: what is shared would be taken for an input of that run, and for an output.
+    Inside a traced run it is alone, and keeps nothing: what is shared would be taken for an input of that run, and for
+    an output; and what is mounted for an input.
     """
-    if directory_from(request.environment) is not None or is_traced():
-        return Memory()
+    if is_inside(request.environment):
+        return Memory(file_systems=UnknownFileSystems())
     return Memory(DigestTable.open(hash_function))
 
 
 @cache
 def _hash_function(name: str) -> HashFunction:
-    return PluginRegistry().hash_function(name)
+    return plugin_registry().hash_function(name)

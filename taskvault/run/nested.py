@@ -26,6 +26,7 @@ from tvfs.plugin_api import HashFunction, Observation, Use
 VARIABLE = "TASKVAULT_RUN"
 """Names the directory for notes, to all that runs inside a traced run."""
 
+_ASKS = "asks-"
 _CHANGES = frozenset({Use.CREATED, Use.MADE, Use.CHANGED, Use.ATTRIBUTES, Use.DELETED, Use.RENAMED})
 
 
@@ -47,6 +48,7 @@ class Note(msgspec.Struct, frozen=True):
     channels: frozenset[str]
     ignored: tuple[str, ...]
     caches: tuple[str, ...]
+    prepared_in: str
     logical_roots: frozenset[str]
     umask: int
     scope: str
@@ -65,7 +67,8 @@ class Note(msgspec.Struct, frozen=True):
     def prepared(self, hash_function: HashFunction) -> Prepared:
         """Return the run as it was known before it started."""
         places = Places(
-            self.root, self.scratch, self.home, self.sockets, self.channels, self.ignored, self.caches
+            self.root, self.scratch, self.home, self.sockets, self.channels, self.ignored, self.caches,
+            self.prepared_in,
         )  # fmt: skip
         return Prepared(
             self.weak, self.weak.hash(hash_function), places, self.umask, hash_function, self.logical_roots
@@ -75,6 +78,32 @@ class Note(msgspec.Struct, frozen=True):
         """Return how its command ended."""
         captured = Captured(io.BytesIO(self.stdout), io.BytesIO(self.stderr), self.order, self.incomplete)
         return Executed(0, self.duration_ns, True, captured, None, self.process, self.began_ns)
+
+
+def announce(directory: Path) -> None:
+    """Say that what we ask the vault for is what runs ask for: results, by keys that count all they depend on.
+
+    Where it cannot be said the outer run is not stored.
+    """
+    with suppress(OSError):
+        (directory / f"{_ASKS}{os.getpid()}").touch()
+
+
+def retract(directory: Path) -> None:
+    """Take that back before we become a command, which may ask the vault for anything."""
+    with suppress(OSError):
+        (directory / f"{_ASKS}{os.getpid()}").unlink()
+
+
+def without_lookups(observation: Observation, directory: Path, sockets: frozenset[str]) -> Observation:
+    """Return what a command did without what runs inside asked the vault for: anything else there may change."""
+    asked = {int(name.removeprefix(_ASKS)) for name in os.listdir(directory) if name.startswith(_ASKS)}
+    events = (
+        event
+        for event in observation.events
+        if not (event.use is Use.LOCAL_SOCKET and event.path in sockets and event.process in asked)
+    )
+    return replace(observation, events=tuple(events))
 
 
 def leave(directory: Path, note: Note) -> None:
@@ -147,6 +176,11 @@ def directory_from(environment: Mapping[str, str]) -> Path | None:
     """Return where notes are left, if this is an inner run."""
     named = environment.get(VARIABLE, "")
     return Path(named) if named and os.path.isdir(named) else None
+
+
+def is_inside(environment: Mapping[str, str]) -> bool:
+    """Whether what we do is seen by a run around us, or by somebody else who traces us."""
+    return directory_from(environment) is not None or is_traced()
 
 
 def is_traced() -> bool:

@@ -41,6 +41,8 @@ class Look(IntFlag):
     """Why it was refused: kind, permissions and owner of it and of its directory."""
     ROOM = 128
     """Whether a file can be made there: nothing, a file or a symlink is in the way."""
+    ALIKE = 256
+    """Names beside it that begin like it: what else may be taken for a crate's files (`taskvault.run.crates`)."""
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):

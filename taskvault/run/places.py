@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from taskvault.run import rules
 from taskvault.run.project import absolute
@@ -23,6 +25,8 @@ class Place(Enum):
     """A tool's cache outside of the root: read as input, what is written is dropped."""
     NOTHING = "nothing"
     """Devices, and what the kernel says of the process itself or measures anew: neither input nor output."""
+    PREPARED = "prepared"
+    """Where the owner of the vault puts what a replay inside moves into place: what is there is what it was told."""
     PROCESSES = "processes"
     """Other processes."""
     SYSTEM = "system"
@@ -39,18 +43,22 @@ class Places:
     home: str
     """The caller's; empty if it is not known."""
     sockets: frozenset[str] = frozenset()
-    """Of the vault itself: what comes from there was stored under a key that counts all that it depends on."""
+    """Of the vault itself: what a run inside gets there was stored under a key that counts all that it depends on."""
     channels: frozenset[str] = frozenset()
     """Pipes that a caller gave to the command, as make's jobserver."""
     ignored: tuple[str, ...] = ()
     """Patterns of paths that the project wants to be no input and no output."""
     caches: tuple[str, ...] = ()
     """Patterns of tool caches that the project names."""
+    prepared: str = ""
+    """The directory of `Place.PREPARED`; empty without a mount."""
 
     def place(self, path: str) -> Place:
         """Return where an absolute path lies."""
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._ignored):
+        if _any_of(self._ignored)(path):
             return Place.NOTHING
+        if self.prepared and path.startswith(f"{self.prepared}/"):
+            return Place.PREPARED
         if self.in_root(path):
             return Place.PROJECT
         if path.startswith(("/dev/", "/proc", "/sys/")):
@@ -62,9 +70,9 @@ class Places:
             return Place.SCRATCH
         if path in self.channels:
             return Place.NOTHING
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._cache_notes):
+        if _any_of(self._cache_notes)(path):
             return Place.NOTHING
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._caches):
+        if _any_of(self._caches)(path):
             return Place.CACHE
         return Place.SYSTEM
 
@@ -78,7 +86,7 @@ class Places:
 
     def names_its_content(self, path: str) -> bool:
         """Whether the name of a path in a tool's cache is the digest of what its content was made from."""
-        return any(fnmatch.fnmatchcase(path, pattern) for pattern in self._caches_by_digest)
+        return bool(_any_of(self._caches_by_digest)(path))
 
     def item_path(self, path: str) -> bytes:
         """Return a path as pathsets have it."""
@@ -123,3 +131,9 @@ class Places:
     def _below_home(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
         usable = (p for p in patterns if self.home or not p.startswith("~"))
         return tuple(p.replace("~", self.home.rstrip("/"), 1) if p.startswith("~") else p for p in usable)
+
+
+@lru_cache(maxsize=64)
+def _any_of(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """Return what tells whether a path matches one of the patterns: one expression, for it is asked of every path."""
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match

@@ -14,6 +14,7 @@ from taskvault.client import Client
 from taskvault.content_source import content_source
 from taskvault.errors import Refused
 from taskvault.ingest_port import ClientIngestPort
+from taskvault.plugins import plugin_registry
 from taskvault.protocol.messages import GetEntry, SaveEntry, SnapshotRef
 from taskvault.run.as_text import text
 from taskvault.run.execute import Captured, Executed
@@ -24,6 +25,7 @@ from taskvault.run.result_format import (
     DELETED_TYPE,
     INLINE_BYTES,
     KEPT_TYPE,
+    KEYS_TYPE,
     MODES_TYPE,
     MOST_TURNS,
     ORDER_TYPE,
@@ -64,6 +66,11 @@ class Finished:
     also: Sequence[tuple[Digest, bytes]] = ()
     """Other keys that find the same result, each with its pathset."""
 
+    @property
+    def keys(self) -> list[Digest]:
+        """All that find the result, the run's own first."""
+        return [self.key, *(key for key, _ in self.also)]
+
 
 def store(client: Client, finished: Finished, *, replace: bool, despite_mark: bool = False) -> None:
     """Make the run's result durable under its key; raise what the ingest and the owner raise.
@@ -74,7 +81,7 @@ def store(client: Client, finished: Finished, *, replace: bool, despite_mark: bo
     captured = finished.executed.captured
     assert captured is not None, "only a run whose output was kept is stored"
     snapshot, result, nothing = _commit(client, finished, captured)
-    for key in (finished.key, *(key for key, _ in finished.also)):
+    for key in finished.keys:
         entry = SaveEntry(
             scope=finished.scope,
             key=key.hex,
@@ -172,6 +179,8 @@ def _action_result(made: PlainTree, streams: Sequence[Digest], captured: Capture
         _add_metadata(result, KEPT_TYPE, [text(path) for path in finished.kept])
     if finished.stamped:
         _add_metadata(result, STAMPED_TYPE, [text(path) for path in finished.stamped])
+    if finished.also:
+        _add_metadata(result, KEYS_TYPE, [key.hex for key in finished.keys])
     return reapi.serialise(result)
 
 
@@ -199,6 +208,4 @@ def _file_digest(entry: IndexEntry, function: str) -> reapi.ReapiMessage:
 
 def empty_hash(function: str) -> bytes:
     """Return the hash of no bytes: an index row has no hash for an empty file, a result must."""
-    from tvfs.plugin_api import PluginRegistry
-
-    return PluginRegistry().hash_function(function).digest(b"")
+    return plugin_registry().hash_function(function).digest(b"")

@@ -110,7 +110,7 @@ class Rehearsal:
             environment=environment_for(environment, str(temporary), str(notes)),
             with_stdin=False,
             capture=True,
-            tracer=tracer,
+            traced=tracer.start,
         )
         if is_full(scratch):
             return Judged(Verdict.UNKNOWN, "it needs more memory for what it makes than it may have")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,10 +22,11 @@ from taskvault.mounted import MountedTree, exchange
 from taskvault.protocol.messages import Entry, SnapshotRef
 from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.execute import first_trouble, write_all
-from taskvault.run.inputs import REPLAY_PREFIX
 from taskvault.run.outputs import Output
-from taskvault.run.result_format import DELETED_TYPE, KEPT_TYPE, MODES_TYPE, ORDER_TYPE, STAMPED_TYPE
+from taskvault.run.result_format import DELETED_TYPE, KEPT_TYPE, KEYS_TYPE, MODES_TYPE, ORDER_TYPE, STAMPED_TYPE
+from taskvault.run.staging import PARTIAL, REPLAY_PREFIX, remove, staging
 from taskvault.snapshot_reference import dereference
+from tvfs import failpoints
 from tvfs.content import reapi
 from tvfs.content.names import unescape
 from tvfs.digest import HASH_BYTES, Digest
@@ -73,6 +73,8 @@ class StoredResult:
     """Outputs that get the attributes of the file that is there, if one is."""
     stamped: tuple[str, ...] = ()
     """Outputs that say when the others were made."""
+    keys: tuple[str, ...] = ()
+    """All that find this result, if there is more than one."""
 
 
 def read_result(entry: Entry, function: str) -> StoredResult:
@@ -91,6 +93,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         permissions = tuple((_path(path), mode & 0o777) for path, mode in modes.items())
         kept = tuple(_path(path) for path in _decoded(extra, KEPT_TYPE, list[str]) or ())
         stamped = tuple(_path(path) for path in _decoded(extra, STAMPED_TYPE, list[str]) or ())
+        keys = tuple(_decoded(extra, KEYS_TYPE, list[str]) or ())
         streams = (
             _stream(result.stdout_raw, result.stdout_digest, function),
             _stream(result.stderr_raw, result.stderr_digest, function),
@@ -99,6 +102,7 @@ def read_result(entry: Entry, function: str) -> StoredResult:
         raise ResultUnusable(f"it cannot be read ({exc})") from exc
     return StoredResult(
         entry.snapshot, tuple(sorted(outputs)), result.exit_code, streams, order, deleted, permissions, kept, stamped,
+        keys,
     )  # fmt: skip
 
 
@@ -139,6 +143,7 @@ def restore(
                 _restamp(place, path, root)
             for path in result.kept:
                 _keep_attributes(place / path, root / path)
+            failpoints.reach("replay.prepared")
             with _all_or_nothing() as undo:
                 # In the order of the run: what was in a directory, then the directory.
                 for number, path in enumerate(result.deleted):
@@ -146,16 +151,6 @@ def restore(
                 for output in result.outputs:
                     _publish(place / output.path, root, output, undo)
     return _in_order(streams, result.order)
-
-
-def _clear(place: Path) -> None:
-    """Remove what was set aside, if anything was."""
-    try:
-        os.unlink(place)
-    except FileNotFoundError:
-        return
-    except IsADirectoryError:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_plain(client: Client, result: StoredResult, root: Path, sources: Sources) -> bool:
@@ -174,26 +169,28 @@ def _is_plain(client: Client, result: StoredResult, root: Path, sources: Sources
 
 def _restore_files(result: StoredResult, root: Path, umask: int, sources: Sources) -> None:
     """Write each file into the root under a name of its own, then put all in place."""
-    prefix = str(root / f"{REPLAY_PREFIX}{secrets.token_hex(8)}-")
-    places = {output.path: Path(f"{prefix}{number}") for number, output in enumerate(result.outputs)}
-    try:
-        snapshot, now_ns = dereference(result.snapshot), coarse_now_ns()
-        with sources() as source:
-            for path, place in places.items():
-                materialise(source, snapshot, os.fsencode(place), subpath=b"outputs/" + os.fsencode(path))
-                os.utime(place, ns=(now_ns, now_ns), follow_symlinks=False)
-        if umask != USUAL_UMASK:
-            _apply_umask(places.values(), umask)
-        for path, mode in result.modes:
-            os.chmod(places[path], mode)
-        for path in result.kept:
-            _keep_attributes(places[path], root / path)
-        with _all_or_nothing() as undo:
-            for output in result.outputs:
-                _publish(places[output.path], root, output, undo)
-    finally:
-        for place in places.values():
-            _clear(place)
+    with staging(root) as prefix:
+        places = {output.path: Path(f"{prefix}-{number}") for number, output in enumerate(result.outputs)}
+        try:
+            snapshot, now_ns = dereference(result.snapshot), coarse_now_ns()
+            with sources() as source:
+                for path, place in places.items():
+                    inside = b"outputs/" + os.fsencode(path)
+                    materialise(source, snapshot, os.fsencode(place), subpath=inside, temporary=PARTIAL)
+                    os.utime(place, ns=(now_ns, now_ns), follow_symlinks=False)
+            if umask != USUAL_UMASK:
+                _apply_umask(places.values(), umask)
+            for path, mode in result.modes:
+                os.chmod(places[path], mode)
+            for path in result.kept:
+                _keep_attributes(places[path], root / path)
+            failpoints.reach("replay.prepared")
+            with _all_or_nothing() as undo:
+                for output in result.outputs:
+                    _publish(places[output.path], root, output, undo)
+        finally:
+            for place in places.values():
+                remove(str(place))
 
 
 @contextmanager
@@ -204,14 +201,15 @@ def _prepared(client: Client, snapshot: SnapshotRef, root: Path, sources: Source
         with tree.attached(snapshot, "outputs") as place:
             yield place
         return
-    place = root / f"{REPLAY_PREFIX}{secrets.token_hex(8)}"
-    try:
-        with sources() as source:
-            materialise(source, dereference(snapshot), os.fsencode(place), subpath=b"outputs")
-        _give_one_time(place)
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    with staging(root) as prefix:
+        place = Path(prefix)
+        try:
+            with sources() as source:
+                materialise(source, dereference(snapshot), os.fsencode(place), subpath=b"outputs", temporary=PARTIAL)
+            _give_one_time(place)
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

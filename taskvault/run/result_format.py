@@ -24,5 +24,8 @@ STAMPED_TYPE = "taskvault/stamped"
 relative to the root, escaped.
 """
 
+KEYS_TYPE = "taskvault/keys"
+"""Type of the metadata that names all keys that find the result, if there is more than one: msgpack [key, …]."""
+
 MOST_TURNS = 10_000
 """Longer records of who wrote when are dropped; then all of stdout is replayed before all of stderr."""

@@ -100,7 +100,7 @@ KEEP_TIMES_OF_FILES = frozenset({
 """
 
 _HARMLESS_LISTING = re.compile(r"-[1aAbBCdFhHikLmNpqQrRsSvxX]+\Z")
-_IS_THE_CLOCK_SANE = ("-t", "-Lt")
+_CONFIGURE_ASKS = ("-t", "-Lt")
 """configure compares a file of the project with one that it has just made, `conftest.file`: as pairs of files are."""
 _LISTING_PROGRAMS = frozenset({"ls", "dir"})
 
@@ -137,6 +137,6 @@ def keeps_times(program: str, arguments: Sequence[str] | None) -> bool:
     if program not in _LISTING_PROGRAMS or not arguments:
         return True
     options = [each for each in arguments[1:] if len(each) > 1 and each.startswith("-")]
-    if len(arguments) == 4 and arguments[1] in _IS_THE_CLOCK_SANE and arguments[3] == "conftest.file":
+    if len(arguments) == 4 and arguments[1] in _CONFIGURE_ASKS and arguments[3] == "conftest.file":
         return False
     return not all(_HARMLESS_LISTING.match(option) for option in options)

@@ -11,14 +11,17 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 
+from taskvault.run.crates import stem_of
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.outputs import Output
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Order, Pathset
 from taskvault.run.places import Place, Places
 from taskvault.run.sources import tracked_files
+from taskvault.run.staging import is_staging
 from taskvault.run.states import (
     DIRECTORY,
     FILE,
@@ -32,6 +35,8 @@ from taskvault.run.states import (
 )
 from taskvault.run.used import Change, Seen, Used
 from tvfs.plugin_api import Before
+
+_WAS_THERE = ~(Seen.ABSENCE | Seen.REFUSAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class _Settling:
         upward, bound = self._look_above()
         for path, seen in sorted(self._used.seen.items()):
             self._settle_path(path, seen)
+        self._settle_crates()
         self._check_directories()
         ordered = sorted((self._places.item_path(path), path) for path in self._items)
         numbers = {path: number for number, (_, path) in enumerate(ordered)}
@@ -113,6 +119,8 @@ class _Settling:
                 continue
             if path == self._places.root:
                 raise InputsUnusable("it made or removed the root itself")
+            if now is None and change.only_where_nothing_was and is_staging(path):
+                continue
             if change.only_where_nothing_was:
                 self._put(path, Look.ABSENCE, None)
             elif before is None or before.mode:
@@ -219,7 +227,7 @@ class _Settling:
 
     def _settle_unchanged(self, path: str, seen: Seen, look: Look) -> None:
         now = self._now(path)
-        if now is None and seen & ~(Seen.ABSENCE | Seen.REFUSAL):
+        if now is None and seen & _WAS_THERE:
             raise InputsUnusable(f"{path} is gone, and not by the command")
         if now is not None:
             is_directory = stat.S_ISDIR(now.st_mode)
@@ -264,6 +272,15 @@ class _Settling:
                 self._filled[path] = (look, self._sight.state(Item(os.fsencode(path), int(look))))
             except OSError as exc:
                 raise InputsUnusable(f"{path} cannot be read ({exc.strerror})") from exc
+
+    def _settle_crates(self) -> None:
+        for stem in {stem_of(path) for path in self._used.seen if os.path.dirname(path) in self._used.searched} - {""}:
+            made = [path for path in self._changed_in.get(os.path.dirname(stem), ()) if path.startswith(stem)]
+            if any(stem_of(path) == stem for path in made):
+                continue  # its own crate, which it does not look for
+            if made:
+                raise InputsUnusable(f"it made {made[0]}, whose name begins like that of a crate that it used")
+            self._merge(stem, Look.ALIKE, self._sight.state(Item(os.fsencode(stem), int(Look.ALIKE))))
 
     def _names_before(self, directory: str) -> object:
         """Return what a listing told before the command changed the directory."""
@@ -414,6 +431,7 @@ class _Settling:
         return max(status.st_mtime_ns, status.st_ctime_ns) >= self._began_ns
 
 
+@cache
 def _look_of(seen: Seen) -> Look:
     look = Look(0)
     if seen & (Seen.CONTENT | Seen.STATUS):

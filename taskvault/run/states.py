@@ -9,11 +9,13 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 
-from taskvault.run.inputs import REPLAY_PREFIX
+from taskvault.run.crates import others_alike
 from taskvault.run.pathset import Item, Look, Order, Pathset
+from taskvault.run.staging import REPLAY_PREFIX
 from tvfs.plugin_api import Before
 
 NOTHING = "-"
@@ -76,6 +78,8 @@ class Sight:
         self._root = root
         self._digest_of = digest_of
         self._found: dict[bytes, os.stat_result | None] = {}
+        self._listed: dict[bytes, dict[bytes, str]] = {}
+        """Directories in which crates are looked for: many, in one listing."""
 
     def place(self, path: bytes) -> bytes:
         """Return the absolute path of an item."""
@@ -111,13 +115,15 @@ class Sight:
         found = self.status(place)
         status = None if found is None else Status.of(found)
         parts: list[object] = []
-        for look in Look(item.look):
+        for look in _looks(item.look):
             if look is Look.STATE and found is not None:
                 parts.append(self._content(place, found))
             elif look is Look.NAMES:
                 parts.append(self._names(place, status))
             elif look is Look.TARGET:
                 parts.append(self._target(place, status))
+            elif look is Look.ALIKE:
+                parts.append(self._alike(place))
             elif look is Look.REFUSAL:
                 above = self.status(os.path.dirname(place))
                 parts.append([told(look, status), told(look, None if above is None else Status.of(above))])
@@ -164,8 +170,22 @@ class Sight:
             return told(Look.ABSENCE, status)
         return names_told(names_in(place))
 
+    def _alike(self, place: bytes) -> object:
+        directory = os.path.dirname(place)
+        if directory not in self._listed:
+            try:
+                self._listed[directory] = names_in(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                self._listed[directory] = {}
+        return others_alike(place, self._listed[directory])
+
     def _target(self, place: bytes, status: Status | None) -> object:
         return os.readlink(place) if status is not None and status.kind == LINK else told(Look.ABSENCE, status)
+
+
+@cache
+def _looks(look: int) -> tuple[Look, ...]:
+    return tuple(Look(look))
 
 
 def told(look: Look, status: Status | None) -> object:

@@ -62,6 +62,14 @@ class FileSystems:
         return found
 
 
+class UnknownFileSystems(FileSystems):
+    """Nothing is known of any, and so nothing is remembered: where to ask for them is to be seen asking."""
+
+    def kind(self, device: int, place: bytes) -> str:
+        """Return nothing."""
+        return ""
+
+
 def _kind_at(place: bytes) -> str:
     """Return the kind of the mount with the longest path above a place: the last one of several at the same place."""
     longest, found = b"", ""

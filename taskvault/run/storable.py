@@ -17,12 +17,14 @@ from taskvault.run.declaration import Declaration
 from taskvault.run.execute import Captured, Executed, execute, first_trouble
 from taskvault.run.input_tree import changed_since
 from taskvault.run.inputs import InputsUnusable
+from taskvault.run.nested import is_traced
 from taskvault.run.outputs import Output, check_made, find_outputs, holds_path, present, stream_holds
 from taskvault.run.preparation import Prepared, prepare
 from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.replay import read_result, replay
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
+from taskvault.run.staging import remove_left
 from taskvault.run.toolchain import ProgramMissing
 from taskvault.run.turns import turn
 from tvfs.errors import TaskVaultError
@@ -130,6 +132,8 @@ class StorableRun:
             self._before = present(self._root, self._declaration.outputs)
         except TaskVaultError as exc:
             raise RunUnstored(str(exc)) from exc
+        if not is_traced():
+            remove_left(self._root)
         self.started = True
         executed = execute(
             self._request.command,

@@ -7,29 +7,32 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskvault.client import Client
+from taskvault.plugins import plugin_registry
 from taskvault.protocol.messages import Entry
 from taskvault.run.audit_after_hit import audit_sometimes
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
-from taskvault.run.execute import Executed, execute, first_trouble
+from taskvault.run.execute import Executed, Start, execute, first_trouble
 from taskvault.run.lookup import find, prepare, shared_memory
 from taskvault.run.memory import Memory
 from taskvault.run.named_outputs import named_outputs
-from taskvault.run.nested import Note, directory_from, environment_for, is_traced, leave
+from taskvault.run.nested import Note, directory_from, environment_for, is_inside, is_traced, leave, without_lookups
+from taskvault.run.pathset import Item
 from taskvault.run.refusals import WRITE_TROUBLE, RunUnstored
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
+from taskvault.run.staging import remove_left
 from taskvault.run.stdin import READ_IT, Stdin
 from taskvault.run.traced_preparation import Prepared
 from taskvault.run.turns import turn
 from tvfs.errors import TaskVaultError
-from tvfs.plugin_api import PluginRegistry
 
 if TYPE_CHECKING:
     from taskvault.run.replay import StoredResult
@@ -38,6 +41,19 @@ if TYPE_CHECKING:
 
 TRACERS = ("native", "strace")
 """The first that can serve is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """How the command is started and observed."""
+
+    name: str
+    """Of the tracer."""
+    start: Start
+    objection: Callable[[Sequence[Item]], str] = lambda _: ""
+    """Why what a run has looked at cannot be judged by this process; empty if it can."""
+    check_wanted: Callable[[], object] = lambda: None
+    """Raises if nobody waits any more for what was waited for."""
 
 
 class TracedRun:
@@ -60,29 +76,46 @@ class TracedRun:
 
     def carry_out(self, client: Client) -> int:
         """Return the exit status; raise `RunPlainly` or `RunUnstored` before the command was started."""
-        prepared = prepare(self._home, self._request, self._declaration, client)
+        prepared = prepare(client, self._request, self._declaration)
         self._memory = shared_memory(self._request, prepared.hash_function)
         self._report.prepared(prepared)
         if self._request.mode is Mode.NORMAL:
-            status = self._replayed(client, prepared)
+            status = self._replayed(client, prepared, None)
             if status is not None:
                 return status
         notes = directory_from(self._request.environment)
         if notes is not None:
             client.close()
             return self._execute_inside(prepared, notes)
+        tracer = working_tracer()
+        if tracer is None:
+            raise RunUnstored("no tracer works here; tv doctor says why")
+        return self._in_turn(prepared, Tracing(tracer.name, tracer.start), client)
+
+    def carry_on(self, prepared: Prepared, memory: Memory, tracing: Tracing) -> int:
+        """Go on where a look-up of the same request has just found nothing; otherwise as `carry_out`."""
+        self._memory = memory
+        self._report.prepared(prepared)
+        return self._in_turn(prepared, tracing, None)
+
+    def _in_turn(self, prepared: Prepared, tracing: Tracing, client: Client | None) -> int:
         # One run of each kind at a time, wherever its root is: the others find its result.
         waited: list[int] = []
         names = [prepared.weak_hash.hex(), self._request.scope]
         try:
             with turn(Path("/"), names, waiting=lambda pid: self._say_waiting(pid, waited)):
-                if waited and self._request.mode is Mode.NORMAL:
-                    status = self._replayed(client, prepared)
-                    if status is not None:
-                        return status
-                known = self._find(client, prepared) if self._request.mode is Mode.CHECK else None
-                client.close()
-                return self._execute(prepared, known)
+                known = None
+                if self._request.mode is Mode.CHECK or (waited and self._request.mode is Mode.NORMAL):
+                    client = client or Client.connect(self._home, timeout_s=self._patience_s)
+                    if self._request.mode is Mode.NORMAL:
+                        status = self._replayed(client, prepared, tracing)
+                        if status is not None:
+                            return status
+                    else:
+                        known = self._find(client, prepared)
+                if client is not None:
+                    client.close()
+                return self._execute(prepared, known, tracing)
         except OSError as exc:
             if self.started:
                 raise
@@ -94,12 +127,20 @@ class TracedRun:
 
     # --- found -------------------------------------------------------------------------------------------------------
 
-    def _replayed(self, client: Client, prepared: Prepared) -> int | None:
+    def _replayed(self, client: Client, prepared: Prepared, waited: Tracing | None) -> int | None:
         """Return the exit status of a stored result, or None if the command must run."""
         found = self._find(client, prepared)
+        if waited is not None:
+            waited.check_wanted()
         if found is None:
             return None
+        objection = waited.objection(prepared.items) if waited is not None else ""
+        if objection:
+            raise RunUnstored(objection)
         began_ns = time.monotonic_ns()
+        is_alone = not is_inside(self._request.environment)
+        if is_alone:
+            remove_left(prepared.root)
         try:
             result = read_result(found, client.welcome.hash)
             trouble = replay(client, result, prepared.root, umask=prepared.umask)
@@ -109,7 +150,7 @@ class TracedRun:
             return None
         run = self._report.hit(found, exit_code=result.exit_code, duration_ns=time.monotonic_ns() - began_ns)
         # Inside a traced run it would be a child that outlives the command.
-        if directory_from(self._request.environment) is None and not is_traced():
+        if is_alone:
             audit_sometimes(self._home, self._request.environment, self._declaration.rules, run)
         return self._status(result.exit_code, trouble)
 
@@ -125,12 +166,10 @@ class TracedRun:
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
-    def _execute(self, prepared: Prepared, known: Entry | None) -> int:
-        tracer = working_tracer()
-        if tracer is None:
-            raise RunUnstored("no tracer works here; tv doctor says why")
+    def _execute(self, prepared: Prepared, known: Entry | None, tracing: Tracing) -> int:
         loading = threading.Thread(target=_load_storing)
         loading.start()
+        remove_left(prepared.root)
         with _scratch(prepared) as (temporary, notes):
             environment = environment_for(self._declaration.environment, str(temporary), str(notes))
             stdin = Stdin()
@@ -141,15 +180,16 @@ class TracedRun:
                 environment=environment,
                 with_stdin=self._request.with_stdin or stdin.is_given,
                 capture=True,
-                tracer=tracer,
+                traced=tracing.start,
             )
+            if executed.observation is not None:
+                seen = without_lookups(executed.observation, notes, prepared.places.sockets)
+                executed = replace(executed, observation=seen)
             loading.join()
             from taskvault.run.traced_storing import Storing
 
             digests = Digests(prepared.hash_function, self._memory)
-            storing = Storing(
-                self._home, self._request, prepared, tracer.name, digests, replace=self._stale is not None
-            )
+            storing = Storing(self._home, self._request, prepared, tracing, digests, replace=self._stale is not None)
             status = self._finish(executed, stdin, storing, known)
             storing.store_inner(executed, notes)
         return status
@@ -221,6 +261,7 @@ class TracedRun:
             channels=places.channels,
             ignored=places.ignored,
             caches=places.caches,
+            prepared_in=places.prepared,
             logical_roots=prepared.logical_roots,
             umask=prepared.umask,
             scope=self._request.scope,
@@ -260,7 +301,7 @@ def working_tracer() -> Tracer | None:
     """Return the first tracer that can serve here."""
     if is_traced():
         return None
-    registry = PluginRegistry()
+    registry = plugin_registry()
     for name in TRACERS:
         with suppress(TaskVaultError):
             tracer = registry.tracer(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from taskvault.client import Client
 from taskvault.protocol.address import SOCKET_NAME
 from taskvault.protocol.messages import UnsteadyKey
 from taskvault.run.as_text import text
@@ -94,7 +95,9 @@ class Prepared:
         return {text(os.fsdecode(item.path)) or ".": described(state) for item, state in known}
 
 
-def prepare_traced(home: Path, request: RunRequest, declaration: Declaration, hash_function: HashFunction) -> Prepared:
+def prepare_traced(
+    client: Client, request: RunRequest, declaration: Declaration, hash_function: HashFunction
+) -> Prepared:
     """Return what is known of a run; raise `ProgramMissing` or `OSError`."""
     surroundings = Surroundings(declaration.environment, request.workdir)
     program = find_program(request.command[0], surroundings)
@@ -111,7 +114,7 @@ def prepare_traced(home: Path, request: RunRequest, declaration: Declaration, ha
         platform={**_machine(declaration.rules), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
     )
     weak_hash = weak.hash(hash_function)
-    places = _places(home, root, weak_hash, declaration)
+    places = _places(client, root, weak_hash, declaration)
     logical_roots = _logical_roots(request.environment.get("PWD", ""), workdir)
     return Prepared(weak, weak_hash, places, umask, hash_function, logical_roots)
 
@@ -136,11 +139,12 @@ def _machine(project: ProjectRules) -> dict[str, str]:
     }
 
 
-def _places(home: Path, root: str, weak_hash: bytes, declaration: Declaration) -> Places:
+def _places(client: Client, root: str, weak_hash: bytes, declaration: Declaration) -> Places:
     environment, project = declaration.environment, declaration.rules
     user_home = environment.get("HOME", "")
-    sockets = {str(home / SOCKET_NAME), os.path.realpath(home / SOCKET_NAME)}
+    sockets = {str(client.home / SOCKET_NAME), os.path.realpath(client.home / SOCKET_NAME)}
     temporary = os.path.realpath(environment.get("TMPDIR") or "/tmp")  # noqa: S108  # what programs take themselves
+    mount = client.welcome.mount
     scratch_base = os.path.join(temporary, f"taskvault-{os.getuid()}")
     return Places(
         root=root,
@@ -150,6 +154,7 @@ def _places(home: Path, root: str, weak_hash: bytes, declaration: Declaration) -
         channels=frozenset(_jobserver(environment.get("MAKEFLAGS", ""))),
         ignored=tuple(project.ignored_paths),
         caches=tuple(project.tool_caches),
+        prepared=os.path.join(os.path.realpath(mount), HIDDEN_DIRECTORY) if mount is not None else "",
     )
 
 

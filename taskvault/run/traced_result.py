@@ -15,6 +15,7 @@ from taskvault.run.outputs import Output, places_of
 from taskvault.run.pathset import Pathset, encode, strong_key
 from taskvault.run.record import Finished
 from taskvault.run.settle import settle
+from taskvault.run.staging import is_staging
 from taskvault.run.stamps import DEPENDENCIES, LOG
 from taskvault.run.states import Sight
 from taskvault.run.traced_preparation import Prepared
@@ -102,6 +103,8 @@ def _unusual_modes(root: Path, outputs: Sequence[Output], umask: int) -> dict[st
 
 
 def _add_mode(modes: dict[str, int], path: str, status: os.stat_result, umask: int) -> None:
+    if is_staging(path):
+        raise InputsUnusable(f"a replay inside was killed and left {path}")
     if stat.S_ISLNK(status.st_mode):
         return
     mode = stat.S_IMODE(status.st_mode)

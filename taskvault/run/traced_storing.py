@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taskvault.client import Client
 from taskvault.protocol.messages import Entry, RecordRun
@@ -21,17 +22,20 @@ from taskvault.run.traced_preparation import Prepared
 from taskvault.run.traced_result import Ended, result_of
 from tvfs.errors import TaskVaultError
 
+if TYPE_CHECKING:
+    from taskvault.run.traced import Tracing
+
 
 class Storing:
     """What is left to do when a traced command has ended.  Nothing of it raises: the command has run."""
 
     def __init__(  # what is known of the run, and what was read for it
-        self, home: Path, request: RunRequest, prepared: Prepared, observed: str, digests: Digests, *, replace: bool
+        self, home: Path, request: RunRequest, prepared: Prepared, tracing: Tracing, digests: Digests, *, replace: bool
     ) -> None:
         self._home = home
         self._request = request
         self._prepared = prepared
-        self._observed = observed
+        self._tracing = tracing
         self._replace = replace or request.mode is Mode.REFRESH
         self._digests = digests
         self.key = ""
@@ -43,10 +47,12 @@ class Storing:
             return "storing was turned off"
         try:
             finished = self._finished(executed)
+            objection = self._tracing.objection(self._prepared.items)
+            if objection:
+                return objection
             self.key = finished.key.hex
-            keys = [self.key, *(key.hex for key, _ in finished.also)]
             marks = self._prepared.unsteady
-            mark = next((marks[key] for key in keys if key in marks), None)
+            mark = next((marks[key.hex] for key in finished.keys if key.hex in marks), None)
             if mark is not None:
                 return f"it does not make the same each time: {mark.how} (audit of run {mark.run})"
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
@@ -90,11 +96,13 @@ class Storing:
         try:
             assert executed.observation is not None, "a traced run is observed"
             part = part_of(executed.observation, note)
-            ended = Ended(prepared, inner, part, self._observed, note.scope, note.environment)
+            ended = Ended(prepared, inner, part, self._tracing.name, note.scope, note.environment)
             with in_place_again(note.named):
                 finished = result_of(ended, prepared.sight(self._digests))
+                reason = self._tracing.objection(prepared.items)
                 _check_unchanged(finished, note.ended_ns)
-                store(client, finished, replace=note.replace, despite_mark=note.refresh)
+                if not reason:
+                    store(client, finished, replace=note.replace, despite_mark=note.refresh)
             key = finished.key.hex
         except (TaskVaultError, OSError) as exc:
             reason = str(exc)
@@ -113,7 +121,7 @@ class Storing:
         assert executed.observation is not None, "a traced run is observed"
         environment = self._request.environment
         ended = Ended(
-            self._prepared, executed, executed.observation, self._observed, self._request.scope, environment
+            self._prepared, executed, executed.observation, self._tracing.name, self._request.scope, environment
         )  # fmt: skip
         return result_of(ended, self._prepared.sight(self._digests))
 

@@ -11,11 +11,17 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntFlag
+from itertools import zip_longest
 
 from taskvault.run import rules
+from taskvault.run.crates import searched_by_digest
 from taskvault.run.manners import manners_of
 from taskvault.run.places import Place, Places
+from taskvault.run.staging import is_staged, is_staging
 from tvfs.plugin_api import Before, Event, Observation, Use
+
+_LOOKS = frozenset({Use.READ, Use.EXECUTED, Use.STATED, Use.LISTED, Use.REFUSED, Use.FOLLOWED, Use.CHANGED})
+"""Uses that tell something of what is there; what is opened to be written to can be asked for its size."""
 
 
 class Seen(IntFlag):
@@ -30,6 +36,9 @@ class Seen(IntFlag):
     REFUSAL = 64
     TIMES_OF_FILE = 128
     """As TIMES, unless it is a directory."""
+
+
+_ASKED = Seen.STATUS | Seen.ABSENCE
 
 
 @dataclass(slots=True)
@@ -62,6 +71,8 @@ class Used:
     """By path: the processes that asked whether it is there, and no more."""
     filled: dict[str, None] = field(default_factory=dict)
     """What it made in tools' caches where nothing was."""
+    searched: set[str] = field(default_factory=set)
+    """Directories that were listed only to find crates that were then opened."""
     reasons: list[str] = field(default_factory=list)
     """Why nothing may be stored."""
 
@@ -70,7 +81,7 @@ class Used:
         if path in self.changes:
             return True
         while len(path) > 1:
-            path = os.path.dirname(path)
+            path = path.rpartition("/")[0] or "/"
             if path in self.changes:
                 return True
         return False
@@ -81,6 +92,7 @@ def use_of(observation: Observation, places: Places) -> Used:
     fold = _Fold(places, observation)
     for event in observation.events:
         fold.take(event)
+    fold.finish()
     fold.used.reasons += [f"it could not be followed: {reason}" for reason in observation.incomplete]
     return fold.used
 
@@ -91,6 +103,11 @@ class _Fold:
         self._places = places
         self._known_places: dict[str, Place] = {}
         self._manners = manners_of(observation)
+        self._moved: dict[str, str] = {}
+        """Where a file is that was there before the command moved it, and from where: what it holds, nobody may see."""
+        self._looked_at: set[str] = set()
+        self._processes = {process.pid: process for process in observation.processes}
+        self._crates: dict[int, frozenset[str]] = {}
         self._running: dict[int, str] = {}
         """What each process is at the moment, if it became a program of its own."""
         self._actions: dict[Use, Callable[[Event, Place], None]] = {
@@ -116,12 +133,16 @@ class _Fold:
             return
         if event.use is Use.EXECUTED:
             self._running[event.process] = os.path.basename(event.path)
-        place = self._known_places.get(event.path)
-        if place is None:
-            place = self._known_places[event.path] = self._places.place(event.path)
+        if event.path in self._moved:
+            self._meet_moved(event)
+        if event.use in _LOOKS and not is_staged(event.path):
+            self._looked_at.add(event.path)
+        if event.use in (Use.STATED, Use.ABSENT) and is_staging(event.path):
+            return  # whether a replay is under way says nothing
+        place = self._known_place(event.path)
         if event.use is Use.READ and rules.TERMINALS.match(event.path):
             self._reason("it read from the terminal")
-        if place in (Place.NOTHING, Place.SCRATCH) or self._counts_processors(event):
+        if place in (Place.NOTHING, Place.SCRATCH, Place.PREPARED) or self._counts_processors(event):
             return
         if place is Place.PROCESSES:
             # That there is a /proc says nothing of who runs.
@@ -129,6 +150,12 @@ class _Fold:
                 self._reason(f"it looked at other processes ({event.path})")
             return
         action(event, place)
+
+    def finish(self) -> None:
+        """Whatever was moved and is still there is a result that depends on what it was."""
+        for path in self._moved:
+            if self._known_place(path) is not Place.PREPARED:
+                self._tell_moved(path)
 
     def _counts_processors(self, event: Event) -> bool:
         program = self._running.get(event.process, "")
@@ -152,7 +179,21 @@ class _Fold:
             self.used.stated.setdefault(event.process, {})[event.path] = None
 
     def _listed(self, event: Event, place: Place) -> None:
+        if event.path in self._crates_of(event.process):
+            self.used.searched.add(event.path)
+            self._see(event, Seen.STATUS)
+            return
         self._see(event, Seen.NAMES)
+
+    def _crates_of(self, pid: int) -> frozenset[str]:
+        """Return where a process only looks for crates of crates: if it was never anything but a rustc."""
+        known = self._crates.get(pid)
+        if known is None:
+            process = self._processes.get(pid)
+            ran = zip_longest(process.programs, process.arguments) if process is not None else ()
+            found = [searched_by_digest(each) if _is_rustc(name) else frozenset() for name, each in ran]
+            known = self._crates[pid] = frozenset.intersection(*found) if found else frozenset()
+        return known
 
     def _absent(self, event: Event, place: Place) -> None:
         self._see(event, Seen.ABSENCE)
@@ -165,6 +206,12 @@ class _Fold:
             self.used.targets.setdefault(event.path, event.detail)
         self._see(event, Seen.TARGET)
 
+    def _known_place(self, path: str) -> Place:
+        place = self._known_places.get(path)
+        if place is None:
+            place = self._known_places[path] = self._places.place(path)
+        return place
+
     def _see(self, event: Event, seen: Seen) -> None:
         used = self.used
         if used.is_own(event.path) or event.path in used.filled:
@@ -173,8 +220,9 @@ class _Fold:
             seen |= Seen.TIMES
         if event.process in self._manners.keep_file_times and seen & (Seen.CONTENT | Seen.STATUS):
             seen |= Seen.TIMES_OF_FILE
-        used.seen[event.path] = used.seen.get(event.path, Seen(0)) | seen
-        if seen & (Seen.STATUS | Seen.ABSENCE):
+        known = used.seen.get(event.path)
+        used.seen[event.path] = seen if known is None else known | seen
+        if seen & _ASKED:
             used.lookers.setdefault(event.path, set()).add(event.process)
 
     # --- made and changed --------------------------------------------------------------------------------------------
@@ -221,8 +269,23 @@ class _Fold:
             self.used.filled.pop(event.path, None)
             return
         if not self.used.is_own(event.path):
-            self._reason(f"it moved {event.path}, which was there before")
-        self._change(event)
+            self._moved[event.detail] = event.path
+            # The same look by the same process is told once: a second one, after the move, would not be seen.  Where
+            # replays put together what they move into place they look before, and never after.
+            seen = event.detail in self._looked_at and self._known_place(event.detail) is not Place.PREPARED
+            if event.before is None or not stat.S_ISREG(event.before.mode) or seen:
+                self._tell_moved(event.detail)
+        self._change(event, only_where_something_was=True)
+
+    def _meet_moved(self, event: Event) -> None:
+        """A file that was moved away is harmless if it is removed unseen: as if it had been removed where it was."""
+        if event.use is Use.DELETED:
+            del self._moved[event.path]
+        elif not (event.use is Use.MADE and event.detail == self._moved[event.path]):
+            self._tell_moved(event.path)
+
+    def _tell_moved(self, path: str) -> None:
+        self._reason(f"it moved {self._moved[path]}, which was there before")
 
     def _change(
         self,
@@ -256,8 +319,6 @@ class _Fold:
 
     def _talked(self, event: Event) -> None:
         if event.use is Use.LOCAL_SOCKET:
-            if event.path in self._places.sockets:
-                return
             if event.detail in (errno.errorcode[errno.ENOENT], errno.errorcode[errno.ECONNREFUSED]):
                 if not event.path.startswith("@"):
                     self._see(event, Seen.ABSENCE)
@@ -271,6 +332,10 @@ class _Fold:
     def _reason(self, reason: str) -> None:
         if reason not in self.used.reasons:
             self.used.reasons.append(reason)
+
+
+def _is_rustc(program: str | None) -> bool:
+    return program is not None and os.path.basename(program) == "rustc"
 
 
 def _source_of(path: str) -> str:

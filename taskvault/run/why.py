@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from taskvault.protocol.messages import RunRecord
+from taskvault.protocol.runs import NOT_SHOWN
 
 STORED = ("stored", "hit")
 """Outcomes after which a result is there."""
@@ -57,7 +58,7 @@ def explain(record: RunRecord, others: Iterable[RunRecord]) -> Explanation:
 def _with_reasons(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Return the records; a replay gets the reason for which its result is bound from the run that made it."""
     found = list(records)
-    reasons = {record.key: record.facts["bound"] for record in found if "bound" in record.facts}
+    reasons = {record.key: record.facts["bound"] for record in found if record.key and "bound" in record.facts}
     return [
         replace(record, facts={**record.facts, "bound": reasons[record.key]}) if record.key in reasons else record
         for record in found
@@ -66,13 +67,16 @@ def _with_reasons(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 def differences(before: RunRecord, now: RunRecord) -> list[Change]:
     """Return everything in the key of one run that is not so in the other's."""
-    return [
+    changes = [
         *_root(before, now),
         *_arguments(before.command, now.command),
         *_facts(before.facts, now.facts),
         *_named("environment", before.environment, now.environment),
         *_named("input", before.inputs, now.inputs),
     ]
+    if not changes and NOT_SHOWN in before.environment.values():
+        return [Change("environment", "(values)", NOT_SHOWN, "yours, which may be others")]
+    return changes
 
 
 def described(explanation: Explanation, *, most: int = 20) -> Iterator[str]:
@@ -94,6 +98,7 @@ def described(explanation: Explanation, *, most: int = 20) -> Iterator[str]:
         yield f"  the same as run {nearest.run}, whose result is gone or was not to be used"
         return
     where = "" if nearest.root == record.root else f" in {nearest.root}"
+    where += "" if nearest.user == record.user else f" of user {nearest.user}"
     yield f"  what differs from run {nearest.run}{where}:"
     for change in explanation.changes[:most]:
         yield f"    {_change(change)}"
@@ -146,7 +151,8 @@ def _with_prefix(facts: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def _named(kind: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Change]:
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
+        values = (before.get(name), now.get(name))
+        if values[0] != values[1] and not (NOT_SHOWN in values and None not in values):
             yield Change(kind, name, before.get(name), now.get(name))
 
 

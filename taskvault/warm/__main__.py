@@ -1,4 +1,4 @@
-"""`python -m taskvault.warm HOME IDENTITY SOCKET`: the launcher starts it so, with a lock as descriptor 3."""
+"""`python -m taskvault.warm HOME IDENTITY SOCKET`: the launcher starts it so, with a lock among its descriptors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from taskvault.warm.replayer import Replayer
 from taskvault.warm.running import TROUBLE
 from taskvault.warm.worker import Worker
 
+LOCK_DESCRIPTOR = 3
+"""Held as long as we listen: see `native/start.c`."""
+
 MOST_WORKERS = 4
 """More would be more memory: one answers some 300 calls a second."""
 
 
 def main(home: str, identity: str, place: str) -> None:
     """Serve until nobody asks any more."""
-    os.set_inheritable(3, False)
+    os.set_inheritable(LOCK_DESCRIPTOR, False)
+    replayer = Replayer(Path(home), identity)
     # Before anything is asked: what is loaded later was there already.
     code = CodeWatch()
 
@@ -28,7 +32,11 @@ def main(home: str, identity: str, place: str) -> None:
         Path(place + TROUBLE).write_text(trouble, encoding="utf-8")
 
     def serve(listener: socket.socket, parent: int, used: Callable[[], None]) -> int:
-        return Worker(listener, Replayer(Path(home), identity), code, used=used, tell=tell).serve(parent)
+        def let_go() -> None:
+            for descriptor in (parent, LOCK_DESCRIPTOR):
+                os.close(descriptor)
+
+        return Worker(listener, replayer, code, used=used, tell=tell, let_go=let_go).serve(parent)
 
     idle_s = float(os.environ.get("TASKVAULT_WARM_IDLE_S", IDLE_S))
     Pool(Path(place), Path(home), serve, idle_s=idle_s).run(min(os.cpu_count() or 1, MOST_WORKERS))

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 from taskvault.client import Client
 from taskvault.content_source import PackedChunks, RowReader
+from taskvault.plugins import plugin_registry
 from tvfs.digest import ChunkId
 from tvfs.ingest.snapshot_source import SnapshotSource
-from tvfs.plugin_api import Codec, HashFunction, PluginRegistry
+from tvfs.plugin_api import Codec, HashFunction
 
 MOST_BYTES = 64 << 20
 LARGEST_BYTES = 1 << 20
@@ -26,7 +27,7 @@ class KeptContent:
     def __init__(self) -> None:
         self._kept: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
-        self._registry = PluginRegistry()
+        self._registry = plugin_registry()
         self._codecs: dict[str, Mapping[int, Codec]] = {}
 
     def hash_function(self, name: str) -> HashFunction:

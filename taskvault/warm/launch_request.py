@@ -18,6 +18,7 @@ MOST_BYTES = 16 << 20
 
 NOT_HERE = b"N"
 READY = b"R"
+MISSED = b"M"
 GO = b"G"
 
 MOST_REPORT_BYTES = 65_536

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from taskvault.client import Client
@@ -22,10 +22,16 @@ from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.replay import StoredResult, read_result, restore
 from taskvault.run.report import Outcome, line, record_of
 from taskvault.run.request import RunRequest
+from taskvault.run.staging import remove_left
+from taskvault.run.traced import working_tracer
 from taskvault.run.traced_preparation import Prepared
+from taskvault.snapshots import ingest_settings
 from taskvault.warm.kept_content import KeptContent
 from taskvault.warm.launch_request import LaunchRequest, run_request
+from taskvault.warm.missed import Missed
+from taskvault.warm.own_views import OwnViews, holds_own_view
 from tvfs.errors import TaskVaultError
+from tvfs.plugin_api import SpawningTracer
 
 KEPT_CONNECTION_S = 5.0
 """What the owner told a connection stays as long as that: nothing of it is to stay for ever."""
@@ -37,13 +43,12 @@ TOLD_AGAIN_S = 3600.0
 
 MOST_TOLD = 20_000
 
-
-_OWN_VIEW = re.compile(rb"/proc/(?:self|thread-self)/")
-"""What the kernel says there of a caller, its control group say, is not what it says of us."""
+_STORING = ("taskvault.run.traced_storing", "tvfs.ingest.tree_walk", "tvfs.plugin_api.installed")
+"""What is otherwise imported when a command has ended, or while it runs."""
 
 
 class NotHere(Exception):
-    """It is no hit, or cannot be told here: the launcher goes on by itself."""
+    """It cannot be told here: the launcher goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +82,21 @@ class Replayer:
         self._connected_s = 0.0
         self._content = KeptContent()
         self._memory: Memory | None = None
+        tracer = working_tracer()
+        self._tracer = tracer if isinstance(tracer, SpawningTracer) else None
+        self._own_views = OwnViews()
+        self._has_storing = False
         self._told: dict[str, float] = {}
         """What has been told to the history in full, and when."""
+        self._tidied: set[Path] = set()
+        """Roots that had nothing left in them when we first came: what others leave, a run removes."""
 
-    def replay(self, asked: LaunchRequest, go: Callable[[], bool]) -> Replayed:
-        """Replay a hit; `go` is asked before anything is changed.  Raise `NotHere` with nothing changed."""
+    def replay(self, asked: LaunchRequest, go: Callable[[], bool]) -> Replayed | Missed:
+        """Replay a hit, before which `go` is asked, or return a miss.  Raise `NotHere` with nothing changed."""
         try:
             hit = self._look_up(asked)
+            if isinstance(hit, Missed):
+                return hit
             if not go():
                 raise NotHere
             return self._restored(hit)
@@ -100,7 +113,7 @@ class Replayer:
             self._client.close()
             self._client = None
 
-    def _look_up(self, asked: LaunchRequest) -> _Hit:
+    def _look_up(self, asked: LaunchRequest) -> _Hit | Missed:
         started_ns = time.time_ns()
         if asked.identity != self._identity:
             raise NotHere
@@ -112,27 +125,41 @@ class Replayer:
             raise NotHere  # who is to begin an audit now and then is a process that does not stay
         patience_s = _patience_s(asked)
         client = self._connected(patience_s)
-        prepared = prepare(self._home, request, declaration, client)
-        entry = self._find(client, prepared, request, patience_s)
-        if entry is None or any(_OWN_VIEW.match(item.path) for item in prepared.items):
+        prepared = prepare(client, request, declaration)
+        if self._memory is None:
+            self._memory = Memory(DigestTable.open(prepared.hash_function))
+        entry = find(client, prepared, request.scope, self._memory, patience_s=patience_s)
+        if entry is None and self._tracer is not None and prepared.weak_hash not in self._own_views:
+            self._load_storing(client)
+            return Missed(
+                self._home, request, declaration, prepared, self._memory, self._tracer, self._own_views, patience_s
+            )
+        if entry is None or holds_own_view(prepared.items):
             raise NotHere
         result = read_result(entry, client.welcome.hash)
         return _Hit(request, declaration, prepared, entry, result, started_ns)
 
-    def _find(self, client: Client, prepared: Prepared, request: RunRequest, patience_s: float) -> Entry | None:
-        if self._memory is None:
-            self._memory = Memory(DigestTable.open(prepared.hash_function))
-        return find(client, prepared, request.scope, self._memory, patience_s=patience_s)
+    def _load_storing(self, client: Client) -> None:
+        """Load what storing needs, once: a process that is forked would load it for itself alone."""
+        if not self._has_storing:
+            for module in _STORING:
+                import_module(module)
+            ingest_settings(client.welcome)
+            self._has_storing = True
 
     def _restored(self, hit: _Hit) -> Replayed:
         client = self._client
         assert client is not None, "the look-up connected"
         began_ns = time.monotonic_ns()
+        root = hit.prepared.root
+        if root not in self._tidied:
+            remove_left(root)
+            self._tidied.add(root)
         function = hit.prepared.hash_function
         parts = restore(
             client,
             hit.result,
-            hit.prepared.root,
+            root,
             umask=hit.prepared.umask,
             sources=lambda: self._content.source(client, function),
         )

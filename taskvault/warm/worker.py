@@ -16,6 +16,7 @@ from taskvault.warm.launch_request import (
     GO,
     HEADER,
     MAGIC,
+    MISSED,
     MOST_BYTES,
     NOT_HERE,
     READY,
@@ -25,6 +26,7 @@ from taskvault.warm.launch_request import (
     packed_parts,
     read_request,
 )
+from taskvault.warm.missed import Missed, fork_for
 from taskvault.warm.replayer import NotHere, Replayer
 
 REST_S = 1.0
@@ -51,9 +53,15 @@ class Worker:
         *,
         used: Callable[[], None],
         tell: Callable[[str], None],
+        let_go: Callable[[], None],
     ) -> None:
-        """`used` is called at each request, `tell` with what went wrong inside of us."""
+        """`used` is called at each request, `tell` with what went wrong inside of us.
+
+        `let_go` is called in a process that carries out a miss: it is to hold nothing that ends with the warm process.
+        """
         self._tell = tell
+        self._let_go = let_go
+        self._carrying_out: set[int] = set()
         self._used = used
         self._listener = listener
         self._replayer = replayer
@@ -77,6 +85,7 @@ class Worker:
                 if any(descriptor == parent for descriptor, _ in ready):
                     return 0
                 self._used()
+                self._reap()
                 if self._code.has_changed():
                     return OUTDATED
                 with suppress(BlockingIOError):
@@ -97,6 +106,9 @@ class Worker:
             try:
                 with _received(connection) as asked:
                     replayed = self._replayer.replay(asked, lambda: _may_go(connection))
+                    if isinstance(replayed, Missed):
+                        self._leave_to_launcher(connection, replayed)
+                        return
                     answer, kept_back = done(
                         replayed.status, replayed.status_if_lost, replayed.report, packed_parts(replayed.parts)
                     )
@@ -105,6 +117,24 @@ class Worker:
                 connection.sendall(NOT_HERE)
             except Exception:  # noqa: BLE001  # the outermost line of a request: a bug of ours must not end the next one too
                 self._tell(traceback.format_exc())
+
+    def _leave_to_launcher(self, connection: socket.socket, missed: Missed) -> None:
+        connection.sendall(MISSED)
+
+        def let_go() -> None:
+            # What is there already is not looked at by every collection.
+            gc.freeze()
+            self._listener.close()
+            self._mounts.close()
+            self._replayer.rest()
+            self._let_go()
+
+        self._carrying_out.add(fork_for(missed, connection, let_go, lambda: self._tell(traceback.format_exc())))
+
+    def _reap(self) -> None:
+        for process in list(self._carrying_out):
+            if os.waitpid(process, os.WNOHANG)[0]:
+                self._carrying_out.discard(process)
 
 
 def _peer_user(connection: socket.socket) -> int:

@@ -136,7 +136,7 @@ def test_killed_while_it_is_moved_all_is_there_and_the_same_again_ends_it(
     assert_same(directory, before)
 
 
-@pytest.mark.parametrize("failing", ["adopt.after_publish", "adopt.after_switch"])
+@pytest.mark.parametrize("failing", thinned(["adopt.after_publish", "adopt.after_switch"]))
 def test_killed_while_it_goes_back_after_an_error_all_is_there_and_the_same_again_ends_it(
     vault: Vault, directory: Path, before: Path, failing: str
 ) -> None:
@@ -149,7 +149,7 @@ def test_killed_while_it_goes_back_after_an_error_all_is_there_and_the_same_agai
     vault.tv("adopt", "--undo", str(directory))
 
 
-@pytest.mark.parametrize("point", KILL_POINTS[:3])
+@pytest.mark.parametrize("point", thinned(KILL_POINTS[:3]))
 def test_killed_while_it_is_moved_undo_brings_it_back(vault: Vault, directory: Path, before: Path, point: str) -> None:
     assert drive(vault, f"{point}=kill", "adopt", directory) == -9
     vault.tv("adopt", "--undo", str(directory), exit_code=0 if point == "adopt.after_switch" else 4)
@@ -177,7 +177,7 @@ def test_killed_while_it_moves_back_all_is_there_and_either_command_ends_it(
     assert siblings(directory) == []
 
 
-@pytest.mark.parametrize("point", [*KILL_POINTS[:3]])
+@pytest.mark.parametrize("point", thinned(KILL_POINTS[:3], one_in=3))
 def test_a_full_disk_while_it_is_moved_leaves_it_as_it_was(
     vault: Vault, directory: Path, before: Path, point: str
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_full_disk_while_it_is_moved_leaves_it_as_it_was(
     vault.tv("adopt", "--undo", str(directory))
 
 
-@pytest.mark.parametrize("point", UNDO_POINTS[:3])
+@pytest.mark.parametrize("point", thinned(UNDO_POINTS[:3], one_in=3))
 def test_a_full_disk_while_it_moves_back_leaves_it_adopted(
     vault: Vault, directory: Path, before: Path, point: str
 ) -> None:

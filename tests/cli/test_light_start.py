@@ -11,6 +11,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.runs.driver import Said
 from tests.waiting import wait_until
 
 DONE = struct.Struct("=c4I")
+ORDER = struct.Struct("=c5I")
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +56,10 @@ def sh(
     return run
 
 
-def test_a_hit_is_replayed_without_python(sh: Any, project: Path) -> None:
+def test_neither_a_miss_nor_a_hit_starts_python(sh: Any, project: Path) -> None:
     script = "cat in > out; mkdir -p d; echo x > d/y; echo one; echo two >&2; echo three"
     first, starts = sh(script)
-    assert starts == 1
+    assert (starts, first.out, first.command_err) == (0, b"one\nthree\n", b"two\n")
     assert first.is_stored
     (project / "out").unlink()
     shutil.rmtree(project / "d")
@@ -76,32 +78,32 @@ def test_a_tool_is_replayed_and_told_to_the_history(vault: Vault, launcher: Laun
         _, starts = launcher.counted(lambda: launcher.tool("gcc", *call, cwd=project, env=vault.environment()))
         outcomes.append((starts, (project / "a.o").exists()))
         (project / "a.o").unlink()
-    assert outcomes == [(1, True), (0, True), (0, True)]
+    assert outcomes == [(0, True)] * 3
     runs = [run for run in vault.json("runs") if run["root"] == str(project)]
     assert [run["outcome"] for run in runs] == ["hit", "hit", "stored"]
     (project / "a.c").write_text("int b;\n")
     _, starts = launcher.counted(lambda: launcher.tool("gcc", *call, cwd=project, env=vault.environment()))
-    assert starts == 1
+    assert starts == 0
     latest = vault.json("runs", "--limit", "1")[0]["run"]
     assert [change["name"] for change in vault.json("why", latest)["changes"]] == ["a.c"]
 
 
 @pytest.mark.parametrize(
-    "differs",
+    ("differs", "python"),
     [
-        {"umask": 0o077},
-        {"env": {"LANG": "de_DE.UTF-8"}},
-        {"env": {"TASKVAULT": "off"}},
-        {"env": {"TASKVAULT_WARM": "off"}},
+        ({"umask": 0o077}, 0),
+        ({"env": {"LANG": "de_DE.UTF-8"}}, 0),
+        ({"env": {"TASKVAULT": "off"}}, 1),
+        ({"env": {"TASKVAULT_WARM": "off"}}, 1),
     ],
     ids=str,
 )
-def test_what_differs_is_left_to_python(sh: Any, project: Path, differs: dict[str, Any]) -> None:
+def test_what_differs_counts_whoever_runs_it(sh: Any, project: Path, differs: dict[str, Any], python: int) -> None:
     script = "umask > out; echo $LANG >> out"
     assert sh(script)[0].is_stored
     (project / "out").unlink()
     told, starts = sh(script, **differs)
-    assert starts == 1
+    assert starts == python
     assert told.is_hit == ("TASKVAULT_WARM" in differs.get("env", {}))
     umask, language = (project / "out").read_text().splitlines()
     assert int(umask, 8) == differs.get("umask", 0o022)
@@ -156,7 +158,6 @@ def test_output_that_is_lost_is_no_success_and_a_reader_that_went_is_no_trouble(
 def test_options_that_python_must_understand_are_left_to_it(sh: Any) -> None:
     assert sh("echo x")[0].is_stored
     assert sh("echo x", "--refresh")[1] == 1
-    assert sh("echo x", "--scope", "other")[1] == 1
     assert sh("echo x", "--scope", "other")[1] == 0
 
 
@@ -184,6 +185,140 @@ def test_without_tv_the_tool_runs_plainly(launcher: Launcher, project: Path, tmp
     (tmp_path / "own" / "tv").unlink()
     env = vault.environment(TASKVAULT_WARM="off")
     assert own.tool("cat", "in", cwd=project, env=env).wait().out == b"a\n"
+
+
+# --- what the launcher runs -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gate(project: Path) -> Path:
+    """Where a command waits to be let through; what it reads there it does not count as its own."""
+    place = project.parent / "gate"
+    os.mkfifo(place)
+    return place
+
+
+def test_a_command_is_in_the_place_of_its_launcher(launcher: Launcher, vault: Vault, project: Path) -> None:
+    script = "read -r _ _ _ parent group session _ < /proc/$$/stat; echo $parent $group $session"
+    run = launcher.tool(
+        "tv", "run", "--", "sh", "-c", script, cwd=project, env=vault.environment(), start_new_session=True
+    )
+    assert run.wait().out == f"{run.pid} {run.pid} {run.pid}\n".encode()
+
+
+def test_a_command_has_the_pipes_of_makes_jobserver_and_nothing_else(
+    launcher: Launcher, vault: Vault, project: Path
+) -> None:
+    reading, writing = os.pipe()
+    other, another = os.pipe()
+    env = vault.environment(MAKEFLAGS=f" -j2 --jobserver-auth={reading},{writing}")
+    script = "cd /proc/self/fd && for each in *; do [ -p $each ] && echo $each; done"
+    arguments = ["run", "--", "sh", "-c", script]
+    said, starts = launcher.counted(
+        lambda: launcher.tool("tv", *arguments, cwd=project, env=env, pass_fds=(reading, writing, other, another))
+    )
+    for descriptor in (reading, writing, other, another):
+        os.close(descriptor)
+    assert starts == 0
+    # The command's own stdout and stderr are pipes too.
+    assert sorted(map(int, said.out.split())) == sorted((1, 2, reading, writing))
+
+
+def test_what_a_command_writes_arrives_while_it_runs(
+    launcher: Launcher, vault: Vault, project: Path, gate: Path
+) -> None:
+    reading, writing = os.pipe()
+    arguments = ["run", "--quiet", "--", "sh", "-c", "echo first; read line < ../gate; echo $line"]
+    run = launcher.tool("tv", *arguments, cwd=project, env=vault.environment(), stdout=writing)
+    os.close(writing)
+    with open(reading, "rb", buffering=0) as stream:
+        assert stream.read(6) == b"first\n"
+        gate.write_text("second\n")
+        assert run.wait().status == 0
+        assert stream.read(7) == b"second\n"
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_closed_stream_of_the_caller_stays_closed_to_the_vault(
+    launcher: Launcher, vault: Vault, project: Path, stream: str
+) -> None:
+    tv = launcher.directory / "tv"
+    script = f"exec {stream}>&-; exec {tv} run --quiet -- sh -c 'echo x >&{stream}; echo y > made'"
+    done = subprocess.run(["sh", "-c", script], cwd=project, env=vault.environment(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (project / "made").read_text() == "y\n"
+
+
+def test_standard_input_that_is_not_read_is_left_to_the_caller(launcher: Launcher, vault: Vault, project: Path) -> None:
+    tv = launcher.directory / "tv"
+    script = f"{tv} run -- true; cat; "
+    done = subprocess.run(
+        ["sh", "-c", script], input=b"a\nb\n", cwd=project, env=vault.environment(), capture_output=True, check=True
+    )
+    assert done.stdout == b"a\nb\n"
+    done = subprocess.run(
+        [tv, "run", "--", "head", "-c", "1"], input=b"ab", cwd=project, env=vault.environment(), capture_output=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout == b"a"
+    assert b"not stored: it read its standard input" in done.stderr
+
+
+def test_what_cannot_be_started_is_said_as_python_says_it(launcher: Launcher, vault: Vault, project: Path) -> None:
+    said = launcher.tool("tv", "run", "--", "nowhere", cwd=project, env=vault.environment()).wait()
+    assert (said.status, said.err) == (127, b"tv: nowhere: command not found\n")
+    (project / "unreadable").write_text("#!/nothing/here\n")
+    (project / "unreadable").chmod(0o755)
+    said = launcher.tool("tv", "run", "--", "./unreadable", cwd=project, env=vault.environment()).wait()
+    assert said.status == 127
+    assert said.err == b"tv: ./unreadable: command not found\n"
+
+
+def test_a_command_ended_by_a_signal_has_the_status_that_a_shell_says(sh: Any) -> None:
+    said, starts = sh("kill -KILL $$")
+    assert (said.status, starts) == (137, 0)
+    assert "not stored: exit status 137" in said.report
+
+
+def test_of_what_looks_at_its_caller_in_proc_python_stores_the_result(sh: Any) -> None:
+    script = "cat /proc/self/cgroup"
+    first, starts = sh(script)
+    assert (first.is_stored, starts) == (False, 0)
+    second, starts = sh(script)
+    assert (second.is_stored, starts) == (True, 1)
+    third, starts = sh(script)
+    assert (third.is_hit, starts) == (True, 1)
+
+
+def test_a_command_goes_on_when_the_warm_process_is_killed(
+    launcher: Launcher, vault: Vault, project: Path, gate: Path
+) -> None:
+    # A warm process of its own.
+    env = vault.environment(PYTHONPATH=f"{vault.environment()['PYTHONPATH']}:/nothing")
+    launcher.warm_up(project, env)
+    script = "echo one; read line < ../gate; echo $line; echo err >&2; echo made > out; exit 7"
+    run = launcher.tool("tv", "run", "--", "sh", "-c", script, cwd=project, env=env)
+    before = launcher.python_starts
+    wait_until(lambda: run.out_so_far() == b"one\n")
+    for process in warm_processes(env["PYTHONPATH"]):
+        os.kill(process, signal.SIGKILL)
+    gate.write_text("two\n")
+    said = run.wait()
+    assert (said.status, said.out, said.err) == (7, b"one\ntwo\n", b"err\n")
+    assert (project / "out").read_text() == "made\n"
+    assert launcher.python_starts == before
+
+
+def warm_processes(python_path: str) -> list[int]:
+    """Return all that were started with this variable."""
+    wanted, found = os.fsencode(f"PYTHONPATH={python_path}"), []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted in (place / "environ").read_bytes().split(b"\0") and b"taskvault.warm" in (
+                place / "cmdline"
+            ).read_bytes().split(b"\0"):
+                found.append(int(place.name))
+    return found
 
 
 # --- the other side misbehaves ---------------------------------------------------------------------------------------
@@ -232,6 +367,13 @@ def answering(place: Path, *answers: bytes) -> threading.Thread:
         (b"R", b"D"),
         (b"R", DONE.pack(b"D", 0, 5, 9, 9) + b"too short"),
         (b"R", b"N" * 17),
+        (b"M",),
+        (b"M", b"N"),
+        (b"M", b"D"),
+        (b"M", b"E" * 30),
+        (b"M", ORDER.pack(b"X", 1 << 30, 1, 1, 1, 1)),
+        (b"M", ORDER.pack(b"X", 12, 9, 0, 0, 0) + b"/bin/true\0a\0"),
+        (b"M", ORDER.pack(b"X", 9, 1, 0, 0, 0) + b"/nothing\0", b"N"),
     ],
     ids=str,
 )
@@ -253,6 +395,17 @@ def test_what_it_answers_is_given_back(alone: Path, launcher: Launcher, project:
     said, starts = launcher.counted(lambda: launcher.tool("cat", "in", cwd=project, env=env))
     thread.join(20)
     assert (said.status, said.out, said.err, starts) == (3, b"one", b"twosaid", 0)
+
+
+def test_what_it_has_started_is_the_command_even_if_it_dies(
+    alone: Path, launcher: Launcher, project: Path, tmp_path: Path
+) -> None:
+    texts = b"/bin/sh\0-c\0echo alone; echo err >&2; exit 3\0"
+    thread = answering(alone, b"M", ORDER.pack(b"X", len(texts), 3, 0, 0, 0) + texts)
+    env = {"PATH": os.environ["PATH"], "TASKVAULT_HOME": str(tmp_path / "none")}
+    said, starts = launcher.counted(lambda: launcher.tool("cat", "in", cwd=project, env=env))
+    thread.join(20)
+    assert (said.status, said.out, said.err, starts) == (3, b"alone\n", b"err\n", 0)
 
 
 def ask(place: Path, request: bytes, directory: Path) -> socket.socket:

@@ -64,7 +64,8 @@ cache ?
 """
 FUZZ = """
 import json, os, sys
-from taskvault.cli.application import run
+from taskvault.cli.application import every_command, run
+assert list(every_command())  # loaded once, before the forks
 for line in sys.stdin:
     arguments = [os.fsdecode(bytes.fromhex(word)) for word in json.loads(line)]
     child = os.fork()
@@ -95,7 +96,7 @@ def test_no_argument_whatever_it_is_shows_a_traceback(vault: Vault, tmp_path: Pa
     commands = [
         [draw.choice({b"?": TEXTS, b"!": TEXTS + PLACES}.get(word, [word])) for word in command.encode().split()]
         for command in COMMANDS.splitlines()[1:]
-        for _ in range(4)
+        for _ in range(2)
     ]
     for command, (said, status) in zip(commands, in_turn(vault, commands, tmp_path), strict=True):
         assert "Traceback" not in said, command
@@ -173,7 +174,7 @@ def test_a_patience_that_makes_no_sense_is_as_if_it_were_not_set(vault: Vault, t
 
 def test_with_few_open_files_the_command_still_runs(vault: Vault, tmp_path: Path) -> None:
     (tmp_path / "in").touch()
-    for most in range(5, 24, 2):
+    for most in range(5, 24, 4):
         program = f"ulimit -n {most}; exec {sys.executable} -m taskvault run --root . --input in -- sh -c 'exit 7'"
         done = subprocess.run(
             ["sh", "-c", program], cwd=tmp_path, env=vault.environment(), capture_output=True, text=True, check=False
@@ -190,7 +191,7 @@ def test_ctrl_c_at_any_moment_leaves_no_traceback_and_nothing_half_done(
     for number in range(300):
         (tmp_path / "tree" / str(number)).write_bytes(os.urandom(20_000))
     draw = random.Random(seed)
-    for number in range(15):
+    for number in range(8):
         process = vault.start("cache", "save", f"ctrl-c-{seed}-{number}", "tree", cwd=tmp_path)
         time.sleep(draw.uniform(0.03, 0.5))
         process.send_signal(draw.choice([signal.SIGINT, signal.SIGTERM]))

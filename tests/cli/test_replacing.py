@@ -92,6 +92,8 @@ def test_after_a_kill_up_starts_the_daemon_at_once_and_files_stay_open(own: Vaul
 
 def test_after_a_kill_the_vault_can_be_checked_and_what_was_repaired_is_not_taken_over(own: Vault) -> None:
     own.tv("up")
+    # The first close asks whether closes are to be told; the one below must not, when nobody is there any more.
+    (own.mount / "work" / "closed").touch()
     with open(own.mount / "work" / "file", "w+b", buffering=0) as file:
         file.write(b"before")
         os.unlink(own.mount / "work" / "file")

@@ -81,6 +81,21 @@ def test_a_run_that_writes_the_time_is_not_used_any_more_until_somebody_insists(
     assert "unmark" in actions
 
 
+def test_a_run_that_filled_a_cache_is_not_used_any_more_with_the_cache_and_without(on_disk: Project) -> None:
+    home = on_disk.place / "home"
+    (home / ".cache").mkdir(parents=True)
+    project = on_disk.place / "project"
+    project.mkdir()
+    filling = Project(on_disk.vault, project)
+    script = f"test -e ~/.cache/kept || echo kept > ~/.cache/kept; {UNSTEADY}"
+    filling.run(script, HOME=str(home))
+    assert "hit" in filling.run(script, HOME=str(home)).err
+    assert "out differs" in filling.audit(filling.latest, exit_code=1).out
+    assert "does not make the same" in filling.run(script, HOME=str(home)).err
+    (home / ".cache" / "kept").unlink()
+    assert "does not make the same" in filling.run(script, HOME=str(home)).err
+
+
 def test_a_steady_run_stays_in_use_and_leaves_the_tree_as_it_was(project: Project) -> None:
     project.run(STEADY)
     before = project.state()

@@ -153,7 +153,7 @@ CONTENT = (
         MISS,
         "touch -d 2001-01-01 in",
         "echo a > in; echo b > other; touch -d 2010-01-01 other",
-        ("keep times",),
+        ("keep times+orders",),
     ),
     Case(
         "when a file was changed, to ls",

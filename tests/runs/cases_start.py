@@ -260,7 +260,7 @@ START = (
     Case("a temporary file where something is now", "echo x > t; rm t", MISS, "echo y > t", "", ("absence",)),
     Case("other processes", "ls /proc > /dev/null", NEVER, guards=("processes",), reason="other processes"),
     Case("what it has open itself", "python3 -Ic \"import os; os.listdir('/proc/self/fd')\"; echo done", HIT),
-    Case("the parent of a process", "cat /proc/$PPID/comm", NEVER, guards=("processes",), reason="other processes"),
+    Case("the parent of a process", ": < /proc/$PPID/comm", NEVER, guards=("processes",), reason="other processes"),
     Case(
         "a cache of a tool", "mkdir -p $HOME/.cache/tool; echo x >> $HOME/.cache/tool/x; echo done > out", HIT, "rm out"
     ),

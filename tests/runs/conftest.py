@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Vault, clean_up
+from tests.launched import Launcher
 from tests.runs.case import Bench
 from tests.runs.driver import Driver
 from tests.vaults_in_order import assert_in_order
@@ -32,6 +33,14 @@ def driver(vault: Vault) -> Iterator[Driver]:
     made = Driver({**os.environ, "PYTHONPATH": vault.environment()["PYTHONPATH"]})
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def launcher(vault: Vault, tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    made = Launcher(tmp_path_factory.mktemp("launcher") / "l", [])
+    environment = {**environment_of(vault), "HOME": "/nonexistent"}
+    made.warm_up(tmp_path_factory.mktemp("warm"), environment)
+    return made
 
 
 @pytest.fixture

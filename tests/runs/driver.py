@@ -5,6 +5,7 @@ A fork differs from a process that was started only in what it need not load aga
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,8 +156,7 @@ def _watch(request: Any, descriptors: list[int]) -> None:
 
 
 def _carry_out(request: Any, streams: Sequence[int]) -> int:
-    from taskvault.cli.application import run
-    from tests.runs.rules_off import SWITCHES
+    from taskvault.cli import main
 
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -165,11 +166,17 @@ def _carry_out(request: Any, streams: Sequence[int]) -> int:
     os.umask(request["umask"])
     os.chdir(bytes.fromhex(request["cwd"]))
     tempfile.tempdir = None
-    for rule in request["off"]:
-        SWITCHES[rule].turn_off()
+    if request["off"]:
+        from tests.runs.rules_off import SWITCHES
+
+        for rule in request["off"]:
+            SWITCHES[rule].turn_off()
+    sys.argv = ["tv", *(os.fsdecode(bytes.fromhex(each)) for each in request["arguments"])]
     try:
-        return run([os.fsdecode(bytes.fromhex(each)) for each in request["arguments"]])
+        main()
+        return 0
     except SystemExit as exc:
+        sys.stdout.flush()
         return int(exc.code or 0)
     except BaseException:  # noqa: BLE001  # the outermost line of this process
         import traceback
@@ -179,12 +186,18 @@ def _carry_out(request: Any, streams: Sequence[int]) -> int:
 
 
 def _load() -> None:
-    """Import what a run needs; a thread that was started before a fork would be missing after it."""
+    """Import what commands need; a thread that was started before a fork would be missing after it."""
+    from taskvault.cli.application import every_command
+    from tests.runs.rules_off import SWITCHES
     from tvfs.plugin_api import PluginRegistry
 
+    assert SWITCHES
+    assert list(every_command())
     registry = PluginRegistry()
     registry.hash_function("blake3")
     assert not registry.tracer("native").trouble()
+    assert threading.active_count() == 1
+    gc.freeze()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from taskvault.client import Client
 from taskvault.protocol.messages import RemoveEntry
 from tests.cli.conftest import Vault
+from tests.launched import Launched, Launcher
 from tests.runs.case import Bench
 from tests.runs.driver import Said, Started
 from tests.waiting import wait_until
@@ -28,14 +31,20 @@ def place(bench: Bench) -> Bench:
     return bench
 
 
-def start(bench: Bench, script: str, *off: str) -> Started:
+@pytest.fixture(params=["python", "launcher"])
+def either(place: Bench, launcher: Launcher, request: pytest.FixtureRequest) -> Bench:
+    """The same place, for `tv` started either way: what is a miss never starts Python by the other."""
+    return replace(place, driver=launcher) if request.param == "launcher" else place
+
+
+def start(bench: Bench, script: str, *off: str, **more: str) -> Started | Launched:
     return bench.driver.start(
         ["run", "--scope", bench.scope, "--root", ".", "--", "sh", "-c", script],
-        cwd=bench.root, environment=bench.variables({}), off=off,
+        cwd=bench.root, environment=bench.variables(more), off=off,
     )  # fmt: skip
 
 
-def scratch_of(run: Started) -> Path:
+def scratch_of(run: Started | Launched) -> Path:
     """Wait until a run is at its gate; return its directory for temporary files."""
     wait_until(lambda: run.out_so_far().endswith(b"\n"))
     return Path(os.fsdecode(run.out_so_far().splitlines()[-1]))
@@ -61,9 +70,9 @@ MEANWHILE = {
 
 
 @pytest.mark.parametrize("what", MEANWHILE)
-def test_what_changes_while_the_command_runs_is_not_stored(place: Bench, what: str) -> None:
+def test_what_changes_while_the_command_runs_is_not_stored(either: Bench, what: str) -> None:
     script, act = MEANWHILE[what]
-    said = acted_upon(place, f"{script}; {GATE}", act)
+    said = acted_upon(either, f"{script}; {GATE}", act)
     assert "not stored" in said.report
     assert "while the command ran" in said.report or "is gone" in said.report
 
@@ -81,11 +90,11 @@ def test_a_file_that_appears_where_one_was_looked_for_is_what_the_next_run_sees(
     assert "not stored" in acted_upon(place, script, "echo b > none").report
 
 
-def test_of_the_same_runs_at_once_one_executes_and_the_others_wait(place: Bench) -> None:
+def test_of_the_same_runs_at_once_one_executes_and_the_others_wait(either: Bench) -> None:
     script = f"echo $$ > out; {GATE}"
-    leader = start(place, script)
+    leader = start(either, script)
     scratch = scratch_of(leader)
-    others = [start(place, script) for _ in range(2)]
+    others = [start(either, script) for _ in range(2)]
     for other in others:
         wait_until(lambda other=other: b"waiting for process" in other.err_so_far())
     (scratch / "go").touch()
@@ -93,22 +102,60 @@ def test_of_the_same_runs_at_once_one_executes_and_the_others_wait(place: Bench)
     assert [other.wait().is_hit for other in others] == [True, True]
 
 
-def test_a_leader_that_is_killed_hands_over(place: Bench) -> None:
+def test_a_leader_that_is_killed_hands_over(either: Bench) -> None:
     script = f"echo x > out; {GATE}"
-    leader = start(place, script)
+    leader = start(either, script)
     scratch_of(leader)
-    other = start(place, script)
+    other = start(either, script)
     wait_until(lambda: b"waiting for process" in other.err_so_far())
     os.kill(leader.pid, signal.SIGKILL)
     assert leader.wait().status == -signal.SIGKILL
     scratch = scratch_of(other)
     (scratch / "go").touch()
     assert other.wait().is_stored
-    assert (place.root / "out").read_text() == "x\n"
+    assert (either.root / "out").read_text() == "x\n"
 
 
-def test_a_signal_is_for_the_command_and_its_status_is_ours(place: Bench) -> None:
-    run = start(place, f"trap 'echo stopped; exit 7' TERM; {GATE}")
+def test_who_was_killed_while_it_waited_gets_nothing_any_more(either: Bench) -> None:
+    script = f"cat in > out; {GATE}"
+    leader = start(either, script)
+    scratch = scratch_of(leader)
+    made = (either.root / "out").stat().st_ino
+    other = start(either, script)
+    wait_until(lambda: b"waiting for process" in other.err_so_far())
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    (scratch / "go").touch()
+    assert leader.wait().is_stored
+    wait_until(lambda: not is_anybody_in(either.root))
+    assert (either.root / "out").stat().st_ino == made
+
+
+def is_anybody_in(directory: Path) -> bool:
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if place.readlink() == directory:
+                return True
+    return False
+
+
+def test_what_python_must_judge_is_not_replayed_by_another_that_waited_for_it(place: Bench, launcher: Launcher) -> None:
+    script = f"cat /proc/self/cgroup > out; {GATE}"
+    launched = replace(place, driver=launcher)
+    leader = start(launched, script, TASKVAULT_WARM="off")
+    scratch = scratch_of(leader)
+    before = launcher.python_starts
+    other = start(launched, script)
+    wait_until(lambda: b"waiting for process" in other.err_so_far())
+    (scratch / "go").touch()
+    assert leader.wait().is_stored
+    wait_until(lambda: b"tv: hit" in other.err_so_far() or other.out_so_far() != b"")
+    assert launcher.python_starts == before + 1
+    assert other.wait().is_hit
+
+
+def test_a_signal_is_for_the_command_and_its_status_is_ours(either: Bench) -> None:
+    run = start(either, f"trap 'echo stopped; exit 7' TERM; {GATE}")
     scratch_of(run)
     os.kill(run.pid, signal.SIGTERM)
     said = run.wait()

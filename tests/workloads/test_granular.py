@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.workloads.bench import Bench
-from tests.workloads.compiled import CMAKE, SMALL_MAKE
+from tests.workloads.compiled import CARGO, CMAKE, SMALL_MAKE
 from tests.workloads.vault import Up, vault_up
 from tests.workloads.workload import Workload
 
 pytestmark = pytest.mark.kernel
 
-WRAPPER = '#!/bin/sh\\nexec {tv} run --quiet --root {root} -- "$@"\\n'
+WRAPPER = '#!/bin/sh\nexec {tv} run --quiet --root {root} -- "$@"\n'
+"""cargo starts compilers of packages where those lie."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Way:
     fewest: int
     """Commands that are executed at first."""
     shims: tuple[str, ...] = ()
+    wrapper: str = ""
+    """The variable that names a script around the compiler."""
     varies: tuple[str, ...] = ()
 
 
@@ -56,6 +59,11 @@ WAYS = (
     Way(
         "a launcher of CMake", CMAKE, _CMAKE, "rm -r build", "echo 'int more;' >> json_util.c",
         ("json_util.c.o -c", "json_util.c.o", "CMakeFiles/CMakeScratch", *_LINKS), 40,
+    ),
+    Way(
+        "RUSTC_WRAPPER", CARGO, "cargo build -q", "rm -r target", "echo 'pub fn more() {}' >> src/lib.rs",
+        ("--crate-name workload --edition=2021 src/lib.rs", "--crate-name workload --edition=2021 src/main.rs"), 40,
+        wrapper="RUSTC_WRAPPER",
     ),
 )  # fmt: skip
 
@@ -114,6 +122,11 @@ def site(vault: Up, tmp_path: Path, request: pytest.FixtureRequest) -> Site:
     if way.shims:
         subprocess.run([*vault.tv, "shim", str(tmp_path / "shims"), *way.shims], env=environment, check=True)
         environment["PATH"] = f"{tmp_path / 'shims'}:{environment['PATH']}"
+    if way.wrapper:
+        script = tmp_path / "wrapper"
+        script.write_text(WRAPPER.format(tv=vault.tv[0], root=root))
+        script.chmod(0o755)
+        environment[way.wrapper] = str(script)
     return Site(way, vault, root, environment)
 
 

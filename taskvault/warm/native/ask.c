@@ -2,7 +2,8 @@
  *
  * We send: "tvlaunc1", then four numbers of 32 bits (bytes that follow, umask, arguments, variables), then texts, each ended by
  * a NUL: our identity, the arguments, the variables.  The working directory comes as a descriptor.
- * It answers N: not here; or R: a result is known, and nothing has been done yet.  We send G: only then it begins.
+ * It answers N: not here; M: nothing is stored, and we are to run the command for it (run.c); or R: a result is known, and nothing
+ * has been done yet.  We send G: only then it begins.
  * At last comes D, four numbers (exit status; the one if what was written is lost; bytes of the report; bytes of parts), the
  * report and the parts; many bytes of parts come as a descriptor of a file in memory.  A part is the number of a stream
  * in one byte, a length of 32 bits, and that many bytes.
@@ -10,7 +11,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,10 +20,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "launch.h"
+#include "talk.h"
 
 #define MAGIC "tvlaunc1"
 #define ANSWER_MS 1500   /* to look at what counts; where much must be read, the next one finds it read */
@@ -32,78 +32,6 @@
 #define DONE_BYTES 17
 #define MOST_REPORT_BYTES 65536
 #define MOST_INLINE_BYTES 65536
-
-static long long now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-static bool await(int peer, short events, long long deadline)
-{
-    for (;;) {
-        struct pollfd wanted = {peer, events, 0};
-        long long left = deadline - now_ms();
-        int ready = poll(&wanted, 1, left > 0 ? (int)left : 0);
-        if (ready > 0)
-            return true;
-        if (ready == 0 || errno != EINTR)
-            return false;
-    }
-}
-
-static bool send_all(int peer, const char *content, size_t length, int descriptor, long long deadline)
-{
-    char space[CMSG_SPACE(sizeof(int))] = {0};
-    while (length) {
-        struct iovec part = {(void *)content, length};
-        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-        if (descriptor >= 0) {
-            message.msg_control = space;
-            message.msg_controllen = sizeof space;
-            struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-            rights->cmsg_level = SOL_SOCKET;
-            rights->cmsg_type = SCM_RIGHTS;
-            rights->cmsg_len = CMSG_LEN(sizeof(int));
-            memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
-        }
-        ssize_t sent = sendmsg(peer, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
-            if (!await(peer, POLLOUT, deadline))
-                return false;
-            continue;
-        }
-        if (sent <= 0)
-            return false;
-        content += sent;
-        length -= (size_t)sent;
-        descriptor = -1;
-    }
-    return true;
-}
-
-static bool receive_all(int peer, char *content, size_t length, int *descriptor, long long deadline)
-{
-    while (length) {
-        char space[CMSG_SPACE(sizeof(int))];
-        struct iovec part = {content, length};
-        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
-        if (!await(peer, POLLIN, deadline))
-            return false;
-        ssize_t got = recvmsg(peer, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
-            continue;
-        if (got <= 0)
-            return false;
-        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-        if (rights && rights->cmsg_type == SCM_RIGHTS)
-            memcpy(descriptor, CMSG_DATA(rights), sizeof *descriptor);
-        content += got;
-        length -= (size_t)got;
-    }
-    return true;
-}
 
 static size_t texts_length(char *const *texts, uint32_t *count)
 {
@@ -122,8 +50,8 @@ static bool send_request(int peer, const char *identity, char *const *arguments,
     length += texts_length(environment, &numbers[3]);
     numbers[0] = (uint32_t)length;
     char *frame = malloc(HEADER_BYTES + length), *at = frame;
-    int directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (!frame || directory < 0 || length > 16 << 20)
+    const struct descriptors directory = {{open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)}, 1};
+    if (!frame || directory.at[0] < 0 || length > 16 << 20)
         return false;
     at = mempcpy(at, MAGIC, 8);
     at = mempcpy(at, numbers, sizeof numbers);
@@ -132,28 +60,10 @@ static bool send_request(int peer, const char *identity, char *const *arguments,
         at = stpcpy(at, *text) + 1;
     for (char *const *text = environment; *text; text++)
         at = stpcpy(at, *text) + 1;
-    bool sent = send_all(peer, frame, HEADER_BYTES + length, directory, deadline);
-    close(directory);
+    bool sent = send_all(peer, frame, HEADER_BYTES + length, &directory, deadline);
+    close(directory.at[0]);
     free(frame);
     return sent;
-}
-
-/* Returns 0, or why not all could be written. */
-static int write_all(int stream, const char *content, size_t length)
-{
-    while (length) {
-        ssize_t written = write(stream, content, length);
-        if (written < 0 && errno == EAGAIN) {
-            struct pollfd wanted = {stream, POLLOUT, 0};
-            poll(&wanted, 1, -1);
-        } else if (written < 0 && errno != EINTR) {
-            return errno;
-        } else if (written > 0) {
-            content += written;
-            length -= (size_t)written;
-        }
-    }
-    return 0;
 }
 
 static int write_parts(const char *parts, size_t length)
@@ -180,7 +90,7 @@ static void give_back(int peer)
 {
     char done[DONE_BYTES];
     uint32_t numbers[4];
-    int memory = -1;
+    struct descriptors memory = {0};
     long long deadline = now_ms() + REPLAY_MS;
     if (!receive_all(peer, done, sizeof done, &memory, deadline) || done[0] != 'D')
         return;
@@ -189,7 +99,7 @@ static void give_back(int peer)
     if (!report || !receive_all(peer, report, numbers[2], &memory, deadline))
         return;
     if (numbers[3] > MOST_INLINE_BYTES) {
-        parts = mmap(NULL, numbers[3], PROT_READ, MAP_PRIVATE, memory, 0);
+        parts = mmap(NULL, numbers[3], PROT_READ, MAP_PRIVATE, memory.count ? memory.at[0] : -1, 0);
         if (parts == MAP_FAILED)
             return;
     } else {
@@ -205,6 +115,14 @@ static void give_back(int peer)
     if (numbers[2])
         dprintf(2, "tv: what the command wrote could not be passed on: %s\n", strerror(lost));
     _exit((int)numbers[1]);
+}
+
+/* Which process listens there. */
+static pid_t process_at(int peer)
+{
+    struct ucred theirs;
+    socklen_t length = sizeof theirs;
+    return getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &theirs, &length) ? 0 : theirs.pid;
 }
 
 static int connected(const char *place, bool *is_missing)
@@ -229,7 +147,7 @@ void ask_warm_process(const char *python, const char *home, char *const *argumen
 {
     char place[sizeof ((struct sockaddr_un *)0)->sun_path], identity[MOST_IDENTITY_BYTES], answer = 'N';
     bool is_missing = false;
-    int unwanted = -1;
+    struct descriptors unwanted = {0};
     if (!describe_identity(identity, sizeof identity) ||
         !name_socket(python, home, identity, environment, place, sizeof place))
         return;
@@ -241,7 +159,11 @@ void ask_warm_process(const char *python, const char *home, char *const *argumen
     }
     long long deadline = now_ms() + ANSWER_MS;
     if (send_request(peer, identity, arguments, environment, deadline) &&
-        receive_all(peer, &answer, 1, &unwanted, deadline) && answer == 'R' && send_all(peer, "G", 1, -1, deadline))
-        give_back(peer);
+        receive_all(peer, &answer, 1, &unwanted, deadline)) {
+        if (answer == 'R' && send_all(peer, "G", 1, NULL, deadline))
+            give_back(peer);
+        else if (answer == 'M' && has_our_rights(process_at(peer)))
+            run_for_warm_process(peer);
+    }
     close(peer);
 }

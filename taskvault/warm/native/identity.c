@@ -11,7 +11,7 @@
 
 #include "launch.h"
 
-static const char *const NAMESPACES[] = {"mnt", "user", "pid", "uts", "net", "ipc", "time"};
+static const char *const NAMESPACES[] = {"mnt", "user", "pid", "uts", "net", "ipc", "time", "cgroup"};
 /* Lines of /proc/self/status.  Those from CapInh to Seccomp_filters follow one another. */
 static const char *const LINES[] = {"\nUid:", "\nGid:", "\nGroups:", "\nCapInh:", "\nCapPrm:", "\nCapEff:", "\nCapBnd:", "\nCapAmb:",
     "\nSeccomp:", "\nSeccomp_filters:"};
@@ -61,10 +61,12 @@ static ssize_t read_all(const char *place, char *content, size_t room)
     return got;
 }
 
-static bool add_status(struct text *text)
+static bool add_status(struct text *text, const char *process)
 {
     static char status[16384]; /* a user may be in thousands of groups: then it does not fit */
-    if (read_all("/proc/self/status", status, sizeof status) <= 0)
+    char place[64];
+    snprintf(place, sizeof place, "/proc/%s/status", process);
+    if (read_all(place, status, sizeof status) <= 0)
         return false;
     for (size_t n = 0; n < sizeof MUST_HAVE / sizeof *MUST_HAVE; n++)
         if (!strstr(status, MUST_HAVE[n]))
@@ -78,19 +80,34 @@ static bool add_status(struct text *text)
     return true;
 }
 
+static bool add_rights(struct text *text, const char *process)
+{
+    char place[64];
+    snprintf(place, sizeof place, "/proc/%s/root", process);
+    if (!add_status(text, process) || !add(text, "\nroot", 5) || !add_file_number(text, place))
+        return false;
+    for (size_t n = 0; n < sizeof NAMESPACES / sizeof *NAMESPACES; n++) {
+        snprintf(place, sizeof place, "/proc/%s/ns/%s", process, NAMESPACES[n]);
+        add_file_number(text, place); /* an older kernel does not have all of them */
+        if (!add(text, ".", 1))
+            return false;
+    }
+    return true;
+}
+
+bool has_our_rights(pid_t process)
+{
+    static char our_words[MOST_IDENTITY_BYTES], their_words[MOST_IDENTITY_BYTES];
+    struct text ours = {our_words, sizeof our_words}, theirs = {their_words, sizeof their_words};
+    char number[16];
+    snprintf(number, sizeof number, "%d", process);
+    return add_rights(&ours, "self") && add_rights(&theirs, number) && !strcmp(our_words, their_words);
+}
+
 bool describe_identity(char *words, size_t room)
 {
     struct text text = {words, room};
-    if (!add_status(&text) || !add(&text, "\nroot", 5) || !add_file_number(&text, "/"))
-        return false;
-    for (size_t n = 0; n < sizeof NAMESPACES / sizeof *NAMESPACES; n++) {
-        char place[32];
-        snprintf(place, sizeof place, "/proc/self/ns/%s", NAMESPACES[n]);
-        add_file_number(&text, place); /* an older kernel does not have all of them */
-        if (!add(&text, ".", 1))
-            return false;
-    }
-    if (!add(&text, "\npersonality", 12) || !add_number(&text, (unsigned)personality(0xffffffff)) ||
+    if (!add_rights(&text, "self") || !add(&text, "\npersonality", 12) || !add_number(&text, (unsigned)personality(0xffffffff)) ||
         !add_number(&text, (unsigned)prctl(PR_GET_SECUREBITS)) || !add(&text, "\nlimits", 7))
         return false;
     for (int resource = 0; resource < RLIM_NLIMITS; resource++) {

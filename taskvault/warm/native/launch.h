@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #define MOST_IDENTITY_BYTES 4096
 
@@ -12,9 +13,17 @@
  * confined or observed: then nobody else may look at files for it. */
 bool describe_identity(char *text, size_t room);
 
-/* Asks the warm process of `home` to replay `arguments` of tv.  Does not return if it did.  `python` and `home` say which one
+/* Whether another process of our user may do all that we may, and not less: what it says we may carry out.  A confined one could
+ * otherwise have us do what it may not. */
+bool has_our_rights(pid_t process);
+
+/* Asks the warm process of `home` to replay `arguments` of tv, or to have us run them.  Does not return if either was done.  `python` and `home` say which one
  * that is; it is started if there is none.  What is returned to is as if nothing had been asked. */
 void ask_warm_process(const char *python, const char *home, char *const *arguments, char *const *environment);
+
+/* Runs a command as the process at the other end of `peer` says, which observes it and stores its result.  Does not return if the
+ * command was run. */
+void run_for_warm_process(int peer);
 
 /* Writes where the warm process listens that serves this vault with this code for processes like us. */
 bool name_socket(const char *python, const char *home, const char *identity, char *const *environment, char *place, size_t room);

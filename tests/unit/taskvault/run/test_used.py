@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from taskvault.run.environment import without_job_options
@@ -79,10 +81,68 @@ def test_what_is_made_is_told_from_what_is_changed(
         (event(Use.READ, "/proc/17/stat"), "other processes"),
         (event(Use.READ, "/dev/tty"), "from the terminal"),
         (event(Use.RENAMED, "/p/x", FILE, "/p/y"), "it moved /p/x"),
+        (event(Use.RENAMED, "/p/x", NOTHING, "/p/y"), "it moved /p/x"),
     ],
 )
 def test_what_cannot_be_known_again_is_a_reason(one: Event, reason: str) -> None:
     assert [reason in each for each in used(one).reasons] == [True]
+
+
+MOVED = (event(Use.RENAMED, "/p/x", FILE, "/p/y"), event(Use.MADE, "/p/y", NOTHING, "/p/x"))
+
+
+def test_what_is_moved_away_and_removed_unseen_is_as_good_as_removed() -> None:
+    found = used(*MOVED, event(Use.DELETED, "/p/y", FILE))
+    assert found.reasons == []
+    assert found.changes["/p/x"].only_where_something_was
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (*MOVED, event(Use.READ, "/p/y"), event(Use.DELETED, "/p/y", FILE)),
+        (*MOVED, event(Use.STATED, "/p/y"), event(Use.DELETED, "/p/y", FILE)),
+        (*MOVED, event(Use.RENAMED, "/p/y", FILE, "/p/x"), event(Use.MADE, "/p/x", NOTHING, "/p/y")),
+        (*MOVED, event(Use.MADE, "/p/y", FILE), event(Use.DELETED, "/p/y", FILE)),
+        # Reading it again would not be told again.
+        (event(Use.CREATED, "/p/y"), event(Use.READ, "/p/y"), *MOVED, event(Use.DELETED, "/p/y", FILE)),
+    ],
+)
+def test_what_is_moved_away_and_looked_at_or_kept_is_a_reason(events: tuple[Event, ...]) -> None:
+    assert used(*events).reasons == ["it moved /p/x, which was there before"]
+
+
+EXCHANGED = (
+    event(Use.RENAMED, "/p/new", FILE, "/p/x"),
+    event(Use.RENAMED, "/p/x", FILE, "/p/new"),
+    event(Use.MADE, "/p/new", FILE, "/p/x"),
+    event(Use.MADE, "/p/x", FILE, "/p/new"),
+)
+
+
+def test_what_is_exchanged_for_something_new_and_removed_is_replaced() -> None:
+    created = event(Use.CREATED, "/p/new")
+    assert used(created, *EXCHANGED, event(Use.DELETED, "/p/new", FILE)).reasons == []
+    assert used(created, *EXCHANGED).reasons == ["it moved /p/x, which was there before"]
+
+
+def test_what_the_owner_of_the_vault_prepared_is_no_input_and_takes_what_was_there() -> None:
+    events = [
+        replace(
+            each, **{name: getattr(each, name).replace("/p/new", "/mnt/.taskvault/0/x") for name in ("path", "detail")}
+        )
+        for each in EXCHANGED
+    ]
+    process = Process(1, 0, 0, 1, ("/bin/tv",), 0)
+    places = replace(PLACES, prepared="/mnt/.taskvault")
+    found = use_of(Observation((*events,), (process,), ()), places)
+    assert (found.reasons, found.seen, list(found.changes)) == ([], {}, ["/p/x"])
+    read = use_of(Observation((*events, event(Use.READ, "/mnt/.taskvault/0/x")), (process,), ()), places)
+    assert read.reasons == ["it moved /p/x, which was there before"]
+
+
+def test_whether_a_replay_is_under_way_is_no_input() -> None:
+    assert used(event(Use.STATED, "/p/.taskvault-replay-0"), event(Use.ABSENT, "/p/.taskvault-replay-1")).seen == {}
 
 
 def test_a_socket_where_nobody_listens_is_an_absence() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from taskvault.protocol.messages import RunRecord
+from taskvault.protocol.runs import NOT_SHOWN
 from taskvault.run.why import Change, described, differences, explain
 
 BASE = RunRecord(
@@ -75,3 +76,16 @@ def test_a_long_list_of_changes_is_cut_and_says_so() -> None:
     now = replace(BASE, run="8", inputs={f"{n}.c": "d" for n in range(100)})
     lines = list(described(explain(now, [BASE]), most=5))
     assert lines[-1].strip().startswith("… and 97 more")
+
+
+def test_values_that_are_another_users_are_not_called_different_and_not_called_the_same() -> None:
+    theirs = replace(BASE, environment={"CC": NOT_SHOWN, "CFLAGS": NOT_SHOWN}, key="", user=7)
+    ours = replace(BASE, run="8", environment={"CC": "clang", "LANG": "C"}, user=8)
+    assert differences(theirs, ours) == [
+        Change("environment", "CFLAGS", NOT_SHOWN, None),
+        Change("environment", "LANG", None, "C"),
+    ]
+    same = replace(ours, environment={"CC": "clang", "CFLAGS": ""})
+    assert [change.name for change in differences(theirs, same)] == ["(values)"]
+    explained = "\n".join(described(explain(ours, [theirs])))
+    assert "what differs from run 7 of user 7:" in explained
