@@ -17,6 +17,7 @@ from benchmarks.cases import (
     entry_table,
     eviction,
     filesystem,
+    long_output,
     memory,
     runs,
     save,
@@ -41,6 +42,7 @@ CASES: dict[str, Callable[[Path, int], Sequence[Outcome | Table]]] = {
     "eviction": eviction.measure,
     "tracer": tracer.measure,
     "runs": runs.measure,
+    "long-output": long_output.measure,
     "transport": transport.measure,
     "filesystem": filesystem.measure,
 }

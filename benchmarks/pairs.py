@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -69,9 +69,9 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def run(*command: str, cwd: str | None = None) -> None:
+def run(*command: str, cwd: str | None = None, env: Mapping[str, str] | None = None) -> None:
     """Run a command to its end with its output thrown away; raise with its error output if it fails."""
-    _run(command, cwd, subprocess.DEVNULL)
+    _run(command, cwd, subprocess.DEVNULL, env)
 
 
 def output(*command: str) -> str:
@@ -80,8 +80,12 @@ def output(*command: str) -> str:
     return printed
 
 
-def _run(command: tuple[str, ...], cwd: str | None, stdout: int) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE)
+def _run(
+    command: tuple[str, ...], cwd: str | None, stdout: int, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr.decode(errors='replace')}")
     return done

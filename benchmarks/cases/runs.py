@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from benchmarks.pairs import Outcome, Spread, alternate, ratios, seconds
+from benchmarks.pairs import Outcome, Spread, alternate, ratios, run, seconds
 from benchmarks.workplace import TV, Workplace, fresh, vault
 from taskvault.demo import BUILD, Demo, fetched_source
 
@@ -74,7 +74,7 @@ def measure(cache: Path, pairs: int) -> list[Outcome]:
     # As it is once installed: a checkout may be run without compiled modules.
     root = Path(__file__).parents[2]
     packages = [str(root / name) for name in ("taskvault", "tvfs", "tvd", "plugins")]
-    _run([sys.executable, "-m", "compileall", "-q", *packages], root, os.environ)
+    run(sys.executable, "-m", "compileall", "-q", *packages, cwd=str(root))
     with vault(cache, "runs-vault") as place, _peers(cache) as peers:
         ours = _ours(place, cache)
         lua = _lua(cache)
@@ -95,7 +95,7 @@ def _one_call(project: Project, ours: Side, peer: Side, pairs: int) -> Outcome:
         took_s = 0.0
         for _ in range(CALLS):
             (project.place / "call.o").unlink(missing_ok=True)
-            took_s += seconds(lambda: _run(command, project.place, side.environment))
+            took_s += seconds(lambda: run(*command, cwd=str(project.place), env=side.environment))
         return took_s / CALLS * 1000
 
     _warm_up(lambda: calls(ours))
@@ -113,7 +113,7 @@ def _whole_build(project: Project, place: Workplace, ours: Side, peer: Side, pai
 
     def replayed() -> float:
         project.clean()
-        return seconds(lambda: _run([*tv, *project.build], project.place, plain))
+        return seconds(lambda: run(*tv, *project.build, cwd=str(project.place), env=plain))
 
     _warm_up(replayed)
     what = f"replay of a whole build of {len(project.units)} units"
@@ -138,7 +138,7 @@ def _miss(project: Project, place: Workplace, pairs: int) -> Outcome:
         project.clean()
         environment = {**os.environ, "TASKVAULT_HOME": str(place.home)}
         command = [*TV, "run", "--quiet", "--refresh", "--root", ".", "--", *project.build]
-        return seconds(lambda: _run(command, project.place, environment))
+        return seconds(lambda: run(*command, cwd=str(project.place), env=environment))
 
     plain = Side("no cache", "gcc", os.environ)
     series = alternate("miss", max(pairs // 3, 5), stored, lambda: _built(project, plain))
@@ -148,7 +148,7 @@ def _miss(project: Project, place: Workplace, pairs: int) -> Outcome:
 
 def _built(project: Project, side: Side) -> float:
     project.clean()
-    return seconds(lambda: _run([*project.build, f"CC={side.compiler}"], project.place, side.environment))
+    return seconds(lambda: run(*project.build, f"CC={side.compiler}", cwd=str(project.place), env=side.environment))
 
 
 def _warm_up(measured: Callable[[], object]) -> None:
@@ -164,15 +164,6 @@ def _outcome(case: str, series: list[list[float]], promised: tuple[float, float]
         f"{floor}x" if floor else "", f"{aim}x" if aim else "", None if floor is None else ratio.median <= floor,
         len(series[0]),
     )  # fmt: skip
-
-
-def _run(command: list[str], place: Path, environment: Mapping[str, str]) -> None:
-    done = subprocess.run(
-        command, cwd=place, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr.decode(errors='replace')}")
 
 
 # --- sides -----------------------------------------------------------------------------------------------------------
@@ -207,7 +198,7 @@ def _peers(cache: Path) -> Iterator[list[Side]]:
         for side in found:
             if side.name == SCCACHE:
                 with suppress(RuntimeError):
-                    _run([side.compiler.split()[0], "--stop-server"], cache, side.environment)
+                    run(side.compiler.split()[0], "--stop-server", env=side.environment)
 
 
 def _installed(cache: Path, name: str) -> str | None:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import trees
-from benchmarks.cases import build
 from benchmarks.filesystem.comparing import faster, no_slower
 from benchmarks.filesystem.peers import OURS, S3QL, Peer, S3qlMissing, peers, pinned, s3ql_version
 from benchmarks.pairs import Outcome, alternate, output, run, seconds
 from benchmarks.transports.places import BINDFS, EXT4
+from taskvault.demo import BUILD, Demo, fetched_source
 
 UNTARRED_FILES = 10_000
 _STATUS_TIMES = 5
@@ -20,18 +20,13 @@ _STATUS_TIMES = 5
 def measure_untar(cache: Path, pairs: int) -> list[Outcome]:
     """A new directory each time, so that nothing has to be removed and no peer has to find room that was given back."""
     archive = trees.plain_archive(trees.small_files(cache, UNTARRED_FILES))
-    outcomes = []
-    what = f"untar of {UNTARRED_FILES:,} small files"
+    case = f"untar of {UNTARRED_FILES:,} small files, beside bindfs"
     with peers(cache, OURS, BINDFS) as served:
-        for to_one in (False, True):
-            with pinned(served, to_one=to_one):
-                ours, theirs = _untar(f"untar{', pinned' * to_one}", served, archive, few(pairs))
-            outcomes.append(no_slower(f"{what}, beside bindfs{', pinned' * to_one}", ours, theirs, floor=3.0, aim=1.0))
-    return outcomes
+        return _pinned_and_not(served, case, pairs, lambda peer: _unpack(peer, archive), 3.0, 1.0)
 
 
 def measure_untar_s3ql(cache: Path, pairs: int) -> list[Outcome]:
-    """The same beside S3QL, a few times: it takes long."""
+    """The same beside S3QL, as it comes."""
     archive = trees.plain_archive(trees.small_files(cache, UNTARRED_FILES))
     what = f"untar of {UNTARRED_FILES:,} small files"
     try:
@@ -42,7 +37,8 @@ def measure_untar_s3ql(cache: Path, pairs: int) -> list[Outcome]:
     with peers(cache, OURS, S3QL) as served:
         for to_one in (False, True):
             with pinned(served, to_one=to_one):
-                ours, theirs = _untar(f"untar beside S3QL{', pinned' * to_one}", served, archive, max(2, pairs // 5))
+                label = f"untar beside S3QL{', pinned' * to_one}"
+                ours, theirs = alternate(label, pairs, *_in_turn(served, lambda peer: _unpack(peer, archive)))
             case = f"{what}, beside S3QL {version}{', pinned' * to_one}"
             outcomes.append(faster(case, ours, theirs, floor=2.0, aim=5.0))
     return outcomes
@@ -64,23 +60,38 @@ def measure_git(cache: Path, pairs: int) -> list[Outcome]:
             command = ("git", "-C", str(clones[peer.name]), "status", "--porcelain")
             return seconds(lambda: [run(*command) for _ in range(_STATUS_TIMES)]) / _STATUS_TIMES
 
-        ours, ext4, through = alternate("git clone", few(pairs), *_in_turn(served, clone))
-        for peer in served.values():
-            peer.rest()
-        measures = [lambda peer=peer: status(peer) for peer in served.values()]  # type: ignore[misc]
-        warm, warm_ext4, warm_through = alternate("git status", pairs, *measures)
-    what = f"git clone of {files:,} files"
-    return [
-        no_slower(f"{what}, beside ext4", ours, ext4, floor=4.0, aim=1.5),
-        _told(f"{what}, beside bindfs", ours, through),
-        no_slower("git status there, warm, beside ext4", warm, warm_ext4, floor=3.0, aim=1.2),
-        _told("git status there, warm, beside bindfs", warm, warm_through),
-    ]
+        outcomes = []
+        for to_one in (False, True):
+            there = f", warm{', pinned' * to_one}"
+            with pinned(served, to_one=to_one):
+                made = alternate(f"git clone{', pinned' * to_one}", pairs, *_in_turn(served, clone))
+                for peer in served.values():
+                    peer.rest()
+                measures = [lambda peer=peer: status(peer) for peer in served.values()]  # type: ignore[misc]
+                warm = alternate(f"git status{', pinned' * to_one}", pairs, *measures)
+            what = f"git clone of {files:,} files{', pinned' * to_one}"
+            outcomes += [
+                no_slower(f"{what}, beside ext4", made[0], made[1], floor=4.0, aim=1.5),
+                _told(f"{what}, beside bindfs", made[0], made[2]),
+                no_slower(f"git status there{there}, beside ext4", warm[0], warm[1], floor=3.0, aim=1.2),
+                _told(f"git status there{there}, beside bindfs", warm[0], warm[2]),
+            ]
+    return outcomes
 
 
 def measure_build(cache: Path, pairs: int) -> list[Outcome]:
-    """The sources of Lua, with two jobs."""
-    return build.beside_ext4(cache, pairs, "C build (Lua 5.4, make -j2), cold, beside ext4", floor=1.15, aim=1.05)
+    """The sources of Lua, with two jobs; each build starts from a fresh copy, and only the build is timed."""
+    source = fetched_source(Demo(cache))
+
+    def build(peer: Peer) -> float:
+        directory = peer.new("build")
+        shutil.copytree(source, directory)
+        peer.rest()
+        return seconds(lambda: run(*BUILD, cwd=str(directory)))
+
+    case = "C build (Lua 5.4, make -j2), cold, beside ext4"
+    with peers(cache, OURS, EXT4) as served:
+        return _pinned_and_not(served, case, pairs, build, 1.15, 1.05)
 
 
 def measure_npm(cache: Path, pairs: int) -> list[Outcome]:
@@ -98,23 +109,26 @@ def measure_npm(cache: Path, pairs: int) -> list[Outcome]:
             shutil.copyfile(project / name, target / name)
         return seconds(lambda: run(*trees.npm_ci(cache), "--offline", cwd=str(target)))
 
+    case = f"npm ci of {files:,} files, offline, beside bindfs"
     with peers(cache, OURS, BINDFS) as served:
-        ours, theirs = alternate("npm ci", few(pairs), *_in_turn(served, install))
-    return [no_slower(f"npm ci of {files:,} files, offline, beside bindfs", ours, theirs, floor=3.0, aim=1.0)]
+        return _pinned_and_not(served, case, pairs, install, 3.0, 1.0)
 
 
-def few(pairs: int) -> int:
-    """Return how often what takes long is done."""
-    return max(2, pairs // 3)
+def _pinned_and_not(
+    served: dict[str, Peer], case: str, pairs: int, measure: Callable[[Peer], float], floor: float, aim: float
+) -> list[Outcome]:
+    outcomes = []
+    for to_one in (False, True):
+        with pinned(served, to_one=to_one):
+            ours, theirs = alternate(f"{case}{', pinned' * to_one}", pairs, *_in_turn(served, measure))
+        outcomes.append(no_slower(f"{case}{', pinned' * to_one}", ours, theirs, floor=floor, aim=aim))
+    return outcomes
 
 
-def _untar(label: str, served: dict[str, Peer], archive: Path, pairs: int) -> list[list[float]]:
-    def unpack(peer: Peer) -> float:
-        target = peer.new("untarred")
-        target.mkdir()
-        return seconds(lambda: run("tar", "-C", str(target), "-xf", str(archive)))
-
-    return alternate(label, pairs, *_in_turn(served, unpack))
+def _unpack(peer: Peer, archive: Path) -> float:
+    target = peer.new("untarred")
+    target.mkdir()
+    return seconds(lambda: run("tar", "-C", str(target), "-xf", str(archive)))
 
 
 def _in_turn(served: dict[str, Peer], measure: Callable[[Peer], float]) -> list[Callable[[], float]]:

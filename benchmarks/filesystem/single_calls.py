@@ -13,7 +13,6 @@ from pathlib import Path
 
 from benchmarks import trees
 from benchmarks.cases.transport import COLD_FILES, OPENED_FILES, compiled
-from benchmarks.filesystem.many_files import few
 from benchmarks.filesystem.peers import OURS, S3QL, Peer, S3qlMissing, peers, pinned, s3ql_version
 from benchmarks.pairs import Outcome, Spread, Table, alternate, output, ratios
 from benchmarks.transports.places import BINDFS, EXT4
@@ -53,8 +52,7 @@ def measure_uncached(cache: Path, pairs: int) -> Sequence[Outcome | Table]:
         for to_one in (False, True):
             with pinned(served, to_one=to_one):
                 for kind, title in _TITLES.items():
-                    times = few(pairs) if kind == "random" else pairs
-                    rows.append([f"{title}{', pinned' * to_one}", *_percentiles(client, kind, served, times)])
+                    rows.append([f"{title}{', pinned' * to_one}", *_percentiles(client, kind, served, pairs)])
     return [Table(["µs, p50 / p99, medians", *names[:3], heading], rows)]
 
 
@@ -77,7 +75,7 @@ def measure_stat_while_saving(cache: Path, pairs: int) -> list[Outcome]:
         for to_one in (False, True):
             with pinned(served, to_one=to_one):
                 label = f"stat while saving{', pinned' * to_one}"
-                quiet, loud = alternate(label, few(pairs), idle, busy)
+                quiet, loud = alternate(label, pairs, idle, busy)
             growth = Spread.of(ratios(loud, quiet))
             outcomes.append(
                 Outcome(
@@ -96,18 +94,24 @@ def measure_clients(cache: Path, pairs: int) -> list[Outcome]:
     with peers(cache, OURS) as served:
         peer = served[OURS]
         _fill(peer.work)
-        for kind, asked in _ASKED.items():
-            measures = [lambda n=n: _ask(client, peer, kind, asked // n, n)[0] for n in CLIENTS]  # noqa: B023 # type: ignore[misc]
-            one, *others = alternate(f"{kind} by 1, 2 and 4", pairs, *measures)
-            for clients, several in zip(CLIENTS[1:], others, strict=True):
-                gain = Spread.of(ratios(one, several))
-                case = f"{kind}: throughput of {clients} clients beside 1, us a call"
-                met = gain.median >= 1.0
-                outcomes.append(
-                    Outcome(
-                        case, str(Spread.of(several)), f"1: {Spread.of(one)}", f"{gain}x", "1.0x", "grows", met, pairs
-                    )
-                )
+        for to_one in (False, True):
+            with pinned(served, to_one=to_one):
+                for kind, asked in _ASKED.items():
+                    outcomes += _by_several(f"{kind}{', pinned' * to_one}", client, peer, kind, asked, pairs)
+    return outcomes
+
+
+def _by_several(label: str, client: Path, peer: Peer, kind: str, asked: int, pairs: int) -> list[Outcome]:
+    measures = [lambda n=n: _ask(client, peer, kind, asked // n, n)[0] for n in CLIENTS]  # type: ignore[misc]
+    one, *others = alternate(f"{label} by 1, 2 and 4", pairs, *measures)
+    outcomes = []
+    for clients, several in zip(CLIENTS[1:], others, strict=True):
+        gain = Spread.of(ratios(one, several))
+        case = f"{label}: throughput of {clients} clients beside 1, us a call"
+        met = gain.median >= 1.0
+        outcomes.append(
+            Outcome(case, str(Spread.of(several)), f"1: {Spread.of(one)}", f"{gain}x", "1.0x", "grows", met, pairs)
+        )
     return outcomes
 
 
