@@ -39,6 +39,7 @@ class TestBrotli(CompressionContract):
         return brotli.make({})
 
 
+@pytest.mark.slow
 class TestBrotliOfHighestQuality(TestBrotli):
     def make_codec(self) -> Codec:
         return brotli.make({"quality": 11})

@@ -74,7 +74,7 @@ def end(writers: list[Writer]) -> None:
         assert not writer.is_alive()
 
 
-@pytest.fixture(params=["kernel", "kernel-writeback", "pyfuse3"], autouse=True)
+@pytest.fixture(params=["kernel", "kernel-writeback", pytest.param("pyfuse3", marks=pytest.mark.slow)], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     transport, _, rest = request.param.partition("-")
     monkeypatch.setenv("TASKVAULT_MOUNT_TRANSPORT", transport)

@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.docs.page import follow
+from tests.thinned import thinned
 
 ROOT = Path(__file__).parent.parent.parent
 GUIDE = ROOT / "docs" / "guide"
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("name", ["mounting-a-cache-directory", "build-outputs-on-the-mount", "ci", "operating"])
+@pytest.mark.parametrize(
+    "name", thinned(["mounting-a-cache-directory", "build-outputs-on-the-mount", "ci", "operating"])
+)
 def test_a_guide_can_be_followed(name: str, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -8,12 +8,16 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 from tests.docs.page import follow
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "guide" / "plugins.md"
 
 
+# The suite has test_plugin_example.py, which does the same with a distribution of its own.
+@pytest.mark.slow
 def test_the_authors_guide_leads_to_an_installed_and_tested_plugin(tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     subprocess.run(

@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins
 def test_power_may_be_lost_at_any_moment_and_nothing_that_was_promised_is(seed: int) -> None:
     with recorded(seed, 50) as recording:
         assert_all_is_recorded(recording)
-        outcome = lose_power(recording, cuts=6, seed=seed)
+        outcome = lose_power(recording, cuts=3, seed=seed)
     assert outcome.promises > 20
     assert not outcome.wrong, outcome.wrong[:9]
 

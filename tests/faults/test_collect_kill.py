@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.collect_driver import save
+from tests.thinned import thinned
 from tvfs.catalog.catalog import Family
 from tvfs.clock import ManualClock
 from tvfs.digest import ChunkId
@@ -48,7 +49,7 @@ async def check_whole(vault: Vault) -> None:
         assert await vault.chunks.get(ChunkId(vault.hash_function.digest(raw))) == raw
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 5, 9, 17, 30, 45])
+@pytest.mark.parametrize("batch", thinned([1, 2, 3, 5, 9, 17, 30, 45]))
 async def test_a_kill_while_a_tree_is_let_go_and_saved_again_leaves_it_whole_or_lets_it_go(
     vault_home: Path, registry: PluginRegistry, batch: int
 ) -> None:

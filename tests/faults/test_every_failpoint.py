@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 ELSEWHERE = {
     "request.changed": "tests/daemon/test_hand_over.py",
     "request.opened": "tests/daemon/test_hand_over.py",
+    "notification.waits": "tests/daemon/test_hand_over.py",
+    "replay.prepared": "tests/runs/test_killed_replays.py",
     **{point: "tests/cli/test_adopt.py" for point in failpoints.POINTS if point.startswith(("adopt.", "release."))},
 }
 """Points that need a client, or the kernel, by the file whose tests kill at them."""

@@ -23,7 +23,7 @@ PLANTED = (
     "Directory object damaged", "entry unreadable", "usage rows gone", "view gone", "directory's name gone",
     "link count wrong", "count of entries wrong", "range gone", "stray staging file", "reference count wrong",
 )  # fmt: skip
-MOST_KILLS = 6
+MOST_KILLS = 4
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ IN_THE_CLIENT = [
 IN_THE_DAEMON = ["commit.after_batch@1", "commit.after_batch@2", "commit.after_wal_sync@1", "commit.after_wal_sync@2"]
 
 
-@pytest.mark.parametrize("point", thinned([*IN_THE_CLIENT, *IN_THE_DAEMON]))
+@pytest.mark.parametrize("point", thinned([*IN_THE_CLIENT, *IN_THE_DAEMON], one_in=4))
 async def test_a_save_that_is_killed_is_not_there_and_can_be_done_again(
     daemon: Daemon, tree: Path, tmp_path: Path, point: str
 ) -> None:

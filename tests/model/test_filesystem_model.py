@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -210,5 +211,10 @@ class FilesystemComparison(RuleBasedStateMachine):
 
 TestFilesystemModel = FilesystemComparison.TestCase
 TestFilesystemModel.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.mark.slow
+class TestFilesystemModelForLonger(FilesystemComparison.TestCase):
+    settings = settings(TestFilesystemModel.settings, max_examples=150)

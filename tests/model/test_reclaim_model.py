@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -235,8 +236,13 @@ class ReclaimMachine(RuleBasedStateMachine):
 
 
 ReclaimMachine.TestCase.settings = settings(
-    max_examples=25,
+    max_examples=10,
     stateful_step_count=30,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestReclaim = ReclaimMachine.TestCase
+
+
+@pytest.mark.slow
+class TestReclaimForLonger(ReclaimMachine.TestCase):
+    settings = settings(ReclaimMachine.TestCase.settings, max_examples=100)

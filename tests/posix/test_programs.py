@@ -114,6 +114,8 @@ def test_sqlite_keeps_what_it_has_committed(place: Path, mount: Mount, tmp_path:
     for attempt in range(3):
         said = {f"{name}{attempt}": tmp_path / f"{name}{attempt}" for name in "ab"}
         workers = []
+        # Where two ask for the mode that a database has not got yet, SQLite refuses one of them without waiting.
+        run("sqlite3", database, f"pragma journal_mode={mode}", cwd=place)
         for name, path in said.items():
             with open(path, "w") as output:
                 command = [sys.executable, "-I", "-S", "-c", WRITER, str(database), mode, name]

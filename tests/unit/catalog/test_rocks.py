@@ -232,7 +232,7 @@ def machine(directory: Path) -> type[RuleBasedStateMachine]:
     return RocksBesideMemory
 
 
-def test_rocks_and_memory_agree_on_everything(tmp_path: Path) -> None:
-    run_state_machine_as_test(
-        machine(tmp_path), settings=settings(max_examples=15, stateful_step_count=25, deadline=None, derandomize=True)
-    )
+@pytest.mark.parametrize("examples", [5, pytest.param(40, marks=pytest.mark.slow)])
+def test_rocks_and_memory_agree_on_everything(tmp_path: Path, examples: int) -> None:
+    tried = settings(max_examples=examples, stateful_step_count=25, deadline=None, derandomize=True)
+    run_state_machine_as_test(machine(tmp_path), settings=tried)
