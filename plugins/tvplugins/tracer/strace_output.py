@@ -11,6 +11,8 @@ import signal
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
+import msgspec
+
 from tvplugins.tracer.calls import (
     DELETED,
     FORBIDDEN,
@@ -60,6 +62,9 @@ class StraceOutput:
         self._rest = ""
         self._unfinished: dict[int, tuple[str, str, int]] = {}
         self._former: dict[int, int] = {}
+        self._made = {command}
+        self._cut_short: dict[int, Clone] = {}
+        """By maker: a task that it may have made in a call that never returned, without its number."""
         self.alive = {command}
         """Tasks whose end has not been read yet."""
 
@@ -77,6 +82,8 @@ class StraceOutput:
         """Say what is missing at the end."""
         if self._rest:
             yield Trouble("strace ended in the middle of a line")
+        for tid in list(self._cut_short):
+            yield from self._not_made(tid)
         for name, _, _ in self._unfinished.values():
             yield Trouble(f"a call of {name} did not return")
 
@@ -96,6 +103,7 @@ class StraceOutput:
             yield from self._ended(tid, at_ns, found)
         elif found := _SUPERSEDED.fullmatch(text):
             former = int(found[1])
+            yield from self._not_made(tid) if former in self._made else self._made_at_last(tid, former)
             self.alive.discard(former)
             self._former[tid] = former
             self._unfinished[tid] = self._unfinished.pop(former)
@@ -104,8 +112,18 @@ class StraceOutput:
         elif not _STOPPED.fullmatch(text):
             raise NotUnderstood("no call and no event")
 
+    def _made_at_last(self, tid: int, child: int) -> Iterator[Raw]:
+        """Only a thread takes a process over; what made it was cut short by that."""
+        if tid in self._cut_short:
+            yield msgspec.structs.replace(self._cut_short.pop(tid), child=child)
+
+    def _not_made(self, tid: int) -> Iterator[Raw]:
+        if self._cut_short.pop(tid, None):
+            yield Trouble("a process ended in a call that makes processes")
+
     def _ended(self, tid: int, at_ns: int, found: re.Match[str]) -> Iterator[Raw]:
         self.alive.discard(tid)
+        yield from self._not_made(tid)
         if tid in self._unfinished:
             name = self._unfinished.pop(tid)[0]
             yield Trouble(f"a process ended while a call of {name} had not returned")
@@ -127,6 +145,9 @@ class StraceOutput:
         yield from self._call(tid, at_ns, name, found[2], "0" if tid in self._former else found[3])
 
     def _call(self, tid: int, at_ns: int, name: str, arguments: str, ended: str) -> Iterator[Raw]:
+        if ended == "?" and name in MAKING_TASKS:
+            self._cut_short[tid] = Clone(tid, at_ns, 0, _clone_flags(name, arguments))
+            return
         if ended == "?":
             yield Trouble(f"a process ended in a call of {name}")
             return
@@ -139,11 +160,8 @@ class StraceOutput:
         value = -getattr(errno, result["error"]) if result["error"] else int(result["number"], 0)
         if name in MAKING_TASKS:
             if value > 0:
-                # The signal at the end is decimal and follows the flags, if there are any: 0x1200000|17, or 17.
-                flags = re.search(r"flags=(?:(0x[0-9a-f]+)|\d)", arguments)
-                if flags is None and name.startswith("clone"):
-                    raise NotUnderstood("no flags")
-                yield Clone(tid, at_ns, value, int(flags[1], 16) if flags and flags[1] else 0)
+                self._made.add(value)
+                yield Clone(tid, at_ns, value, _clone_flags(name, arguments))
             return
         signature = SIGNATURES.get(name)
         if signature is None:
@@ -189,6 +207,14 @@ class StraceOutput:
             return int(found[1], 0) if found else 0
         # A part that stands for 0 may be empty, as in `|0x900`.
         return sum(_number(part) for part in given[number].split("|") if part)
+
+
+def _clone_flags(name: str, arguments: str) -> int:
+    # The signal at the end is decimal and follows the flags, if there are any: 0x1200000|17, or 17.
+    flags = re.search(r"flags=(?:(0x[0-9a-f]+)|\d)", arguments)
+    if flags is None and name.startswith("clone"):
+        raise NotUnderstood("no flags")
+    return int(flags[1], 16) if flags and flags[1] else 0
 
 
 def _split(arguments: str) -> list[str]:

@@ -6,6 +6,7 @@ import errno
 import struct
 import subprocess
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tvplugins.tracer.calls import FORBIDDEN, SIGNATURES, Call, Clone, Exec, Exit, Place, Raw, Trouble
@@ -81,6 +82,43 @@ def test_a_thread_that_executes_takes_its_process_over() -> None:
         "7  1.000003 <... execve resumed>) = -1 (errno 18446744073709551595)",
     ]
     assert list(output.feed("\n".join(lines) + "\n")) == [Exec(7, 1_000_003_000, 8, Place("a"))]
+
+
+CUT_SHORT = [
+    "7  1.000001 clone3({flags=0x3d0f00, stack_size=0x7fff80} <unfinished ...>",
+    '8  1.000002 execve("\\x61", [...], 0x7f /* 3 vars */ <pid changed to 7 ...>',
+    "7  1.000003 <... clone3 resumed> <unfinished ...>) = ?",
+]
+
+
+def test_a_thread_may_take_its_process_over_before_the_call_that_made_it_has_returned() -> None:
+    output = StraceOutput(7)
+    lines = [*CUT_SHORT, "7  1.000004 +++ superseded by execve in pid 8 +++", "7  1.000005 <... execve resumed>) = 0"]
+    assert list(output.feed("\n".join(lines) + "\n")) == [
+        Clone(7, 1_000_001_000, 8, 0x3D0F00),
+        Exec(7, 1_000_005_000, 8, Place("a")),
+    ]
+    assert list(output.finish()) == []
+
+
+@pytest.mark.parametrize("end", [[], ["7  1.000004 +++ killed by SIGKILL +++"]])
+def test_a_call_that_makes_a_task_and_never_returns_is_trouble(end: list[str]) -> None:
+    output = StraceOutput(7)
+    seen = [*output.feed("\n".join([CUT_SHORT[0], CUT_SHORT[2], *end]) + "\n"), *output.finish()]
+    assert Trouble("a process ended in a call that makes processes") in seen
+
+
+def test_a_thread_that_was_made_before_is_not_taken_for_the_one_that_was_being_made() -> None:
+    output = StraceOutput(7)
+    lines = [
+        "7  1.000000 clone3({flags=0x3d0f00, stack_size=0x7fff80}) = 8",
+        *CUT_SHORT,
+        "7  1.000004 +++ superseded by execve in pid 8 +++",
+        "7  1.000005 <... execve resumed>) = 0",
+    ]
+    made, *rest = output.feed("\n".join(lines) + "\n")
+    assert made == Clone(7, 1_000_000_000, 8, 0x3D0F00)
+    assert rest == [Trouble("a process ended in a call that makes processes"), Exec(7, 1_000_005_000, 8, Place("a"))]
 
 
 def test_addresses_flags_and_clones_are_read() -> None:
