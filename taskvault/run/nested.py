@@ -21,13 +21,12 @@ from taskvault.run.named_outputs import NamedOutput
 from taskvault.run.places import Places
 from taskvault.run.traced_preparation import Prepared
 from taskvault.run.weak_key import WeakKey
-from tvfs.plugin_api import HashFunction, Observation, Use
+from tvfs.plugin_api import CHANGES, HashFunction, Observation, Use
 
 VARIABLE = "TASKVAULT_RUN"
 """Names the directory for notes, to all that runs inside a traced run."""
 
 _ASKS = "asks-"
-_CHANGES = frozenset({Use.CREATED, Use.MADE, Use.CHANGED, Use.ATTRIBUTES, Use.DELETED, Use.RENAMED})
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -126,45 +125,66 @@ def notes_in(directory: Path) -> Iterator[Note]:
     return iter(sorted(found, key=lambda note: note.began_ns))
 
 
-def part_of(observation: Observation, note: Note) -> Observation:
-    """Return what the command of an inner run and its descendants did.
+class Parts:
+    """An observation, to be taken apart by the runs that ran inside."""
 
-    Raise `InputsUnusable` if others have changed since what it made: then what it made is not known any more.
-    """
-    children: dict[int, list[int]] = {}
-    for process in observation.processes:
-        children.setdefault(process.parent, []).append(process.pid)
-    inside: set[int] = set()
-    waiting = [note.process]
-    while waiting:
-        pid = waiting.pop()
-        if pid not in inside:
-            inside.add(pid)
-            waiting += children.get(pid, [])
-    if not any(process.pid == note.process for process in observation.processes):
-        raise InputsUnusable("its process was not seen by the run around it")
-    made: set[str] = set()
-    named = {output.path for output in note.named}
-    for event in observation.events:
-        if event.use not in _CHANGES or not event.path.startswith(f"{note.root}/"):
-            continue
-        if event.process in inside:
-            made.add(event.path)
-        elif event.use is Use.DELETED and event.path in named:
-            continue  # it is known what it was
-        elif event.path in made or any(path.startswith(f"{event.path}/") for path in made):
-            programs = {process.pid: process.programs for process in observation.processes}
-            who = (programs.get(event.process) or ("the run around it",))[-1]
-            raise InputsUnusable(f"{event.path} was {event.use} again by {who}")
-    return Observation(
-        tuple(event for event in observation.events if event.process in inside),
-        tuple(
-            replace(process, parent=0) if process.pid == note.process else process
-            for process in observation.processes
-            if process.pid in inside
-        ),
-        observation.incomplete,
-    )
+    def __init__(self, observation: Observation) -> None:
+        self._observation = observation
+        self._processes = {process.pid: process for process in observation.processes}
+        self._children: dict[int, list[int]] = {}
+        for process in observation.processes:
+            self._children.setdefault(process.parent, []).append(process.pid)
+        self._of_process: dict[int, list[int]] = {}
+        """Where in the observation each process's events are."""
+        for position, event in enumerate(observation.events):
+            self._of_process.setdefault(event.process, []).append(position)
+        self._changes = [event for event in observation.events if event.use in CHANGES]
+
+    def of(self, note: Note) -> Observation:
+        """Return what the command of an inner run and its descendants did.
+
+        Raise `InputsUnusable` if others have changed since what it made: then what it made is not known any more.
+        """
+        if note.process not in self._processes:
+            raise InputsUnusable("its process was not seen by the run around it")
+        inside = self._inside(note.process)
+        self._check_alone(note, inside)
+        positions = sorted(position for pid in inside for position in self._of_process.get(pid, ()))
+        return Observation(
+            tuple(self._observation.events[position] for position in positions),
+            tuple(
+                replace(process, parent=0) if process.pid == note.process else process
+                for process in self._observation.processes
+                if process.pid in inside
+            ),
+            self._observation.incomplete,
+        )
+
+    def _inside(self, command: int) -> set[int]:
+        inside: set[int] = set()
+        waiting = [command]
+        while waiting:
+            pid = waiting.pop()
+            if pid not in inside:
+                inside.add(pid)
+                waiting += self._children.get(pid, [])
+        return inside
+
+    def _check_alone(self, note: Note, inside: set[int]) -> None:
+        made: set[str] = set()
+        named = {output.path for output in note.named}
+        below = f"{note.root}/"
+        for event in self._changes:
+            if not event.path.startswith(below):
+                continue
+            if event.process in inside:
+                made.add(event.path)
+            elif event.use is Use.DELETED and event.path in named:
+                continue  # it is known what it was
+            elif event.path in made or any(path.startswith(f"{event.path}/") for path in made):
+                process = self._processes.get(event.process)
+                who = process.programs[-1] if process and process.programs else "the run around it"
+                raise InputsUnusable(f"{event.path} was {event.use} again by {who}")
 
 
 def environment_for(environment: Mapping[str, str], scratch: str, notes: str) -> dict[str, str]:

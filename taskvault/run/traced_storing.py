@@ -13,7 +13,7 @@ from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.named_outputs import in_place_again
-from taskvault.run.nested import Note, notes_in, part_of
+from taskvault.run.nested import Note, Parts, notes_in
 from taskvault.run.record import Finished, store
 from taskvault.run.report import Outcome, record_of
 from taskvault.run.request import Mode, RunRequest
@@ -83,20 +83,20 @@ class Storing:
         found = list(notes_in(notes))
         if not found:
             return
+        assert executed.observation is not None, "a traced run is observed"
         try:
+            parts = Parts(executed.observation)
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
                 for note in found:
-                    self._store_note(client, executed, note)
+                    self._store_note(client, parts, note)
         except Exception:  # noqa: BLE001  # whatever it is, the command has run: what ran inside runs again next time
             return
 
-    def _store_note(self, client: Client, executed: Executed, note: Note) -> None:
+    def _store_note(self, client: Client, parts: Parts, note: Note) -> None:
         prepared = note.prepared(self._prepared.hash_function)
         inner, key, reason = note.executed(), "", ""
         try:
-            assert executed.observation is not None, "a traced run is observed"
-            part = part_of(executed.observation, note)
-            ended = Ended(prepared, inner, part, self._tracing.name, note.scope, note.environment)
+            ended = Ended(prepared, inner, parts.of(note), self._tracing.name, note.scope, note.environment)
             with in_place_again(note.named):
                 finished = result_of(ended, prepared.sight(self._digests))
                 reason = self._tracing.objection(prepared.items)

@@ -18,8 +18,10 @@ from taskvault.run.crates import searched_by_digest
 from taskvault.run.manners import manners_of
 from taskvault.run.places import Place, Places
 from taskvault.run.staging import is_staged, is_staging
-from tvfs.plugin_api import Before, Event, Observation, Use
+from tvfs.plugin_api import CHANGES, Before, Event, Observation, Use
 
+_SAID_ONCE = frozenset({Use.READ, Use.STATED, Use.ABSENT, Use.REFUSED, Use.FOLLOWED})
+"""Uses that add nothing where they were told before, but who looked; compiled modules lie in caches, not here."""
 _LOOKS = frozenset({Use.READ, Use.EXECUTED, Use.STATED, Use.LISTED, Use.REFUSED, Use.FOLLOWED, Use.CHANGED})
 """Uses that tell something of what is there; what is opened to be written to can be asked for its size."""
 
@@ -110,6 +112,10 @@ class _Fold:
         self._crates: dict[int, frozenset[str]] = {}
         self._running: dict[int, str] = {}
         """What each process is at the moment, if it became a program of its own."""
+        self._said: set[tuple[Use, str]] = set()
+        """What was used in the system since something was changed there, or anything moved: most processes of a build
+        look at the same."""
+        self._with_manners = self._manners.keep_times | self._manners.keep_file_times
         self._actions: dict[Use, Callable[[Event, Place], None]] = {
             Use.READ: self._read,
             Use.EXECUTED: self._read,
@@ -127,6 +133,12 @@ class _Fold:
         }
 
     def take(self, event: Event) -> None:
+        said = (event.use, event.path)
+        if said in self._said and event.process not in self._with_manners:
+            lookers = self.used.lookers.get(event.path)
+            if lookers is not None and event.use in (Use.STATED, Use.ABSENT):
+                lookers.add(event.process)
+            return
         action = self._actions.get(event.use)
         if action is None:
             self._talked(event)
@@ -149,7 +161,11 @@ class _Fold:
             if event.path != "/proc" or event.use is Use.LISTED:
                 self._reason(f"it looked at other processes ({event.path})")
             return
+        if event.use is Use.RENAMED or (place is Place.SYSTEM and event.use in CHANGES):
+            self._said.clear()
         action(event, place)
+        if place is Place.SYSTEM and event.use in _SAID_ONCE and not self.used.is_own(event.path):
+            self._said.add(said)
 
     def finish(self) -> None:
         """Whatever was moved and is still there is a result that depends on what it was."""

@@ -25,6 +25,7 @@ from tvfs.plugin_api.registry import (
     PluginUnknown,
 )
 from tvfs.plugin_api.tracer import (
+    CHANGES,
     Before,
     Event,
     Observation,
@@ -40,6 +41,7 @@ from tvfs.plugin_api.tracer import (
 )
 
 __all__ = [
+    "CHANGES",
     "BatchCodec",
     "Before",
     "Chunker",

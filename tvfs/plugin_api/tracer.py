@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 API_VERSION = 1
 """Of this contract. A plugin may declare the one it was written for as `api_version`, on factory or plugin."""
 
@@ -46,6 +48,10 @@ class Use(StrEnum):
     """The number of an address family: netlink, packets, virtual machines."""
 
 
+CHANGES = frozenset({Use.CREATED, Use.MADE, Use.CHANGED, Use.ATTRIBUTES, Use.DELETED, Use.RENAMED})
+"""Uses after which a path is not what it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """What was at a path, its last name not followed if the call did not."""
@@ -59,8 +65,7 @@ class Before:
     group: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """The first time that a process did this to this path with this outcome."""
 
     use: Use

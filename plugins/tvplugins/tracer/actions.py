@@ -29,6 +29,17 @@ _MAGIC = re.compile(r"/proc/(self|\d+)/(?:task/\d+/)?(cwd|root|exe|fd/\d+|map_fi
 """Names that lead where no path says: only the kernel knows."""
 _ANY_PORT_HERE = re.compile(r"(?:127\.0\.0\.1|\[::1\]):0\Z")
 _MOST_INTERPRETERS = 6
+_LOOKING = frozenset({"look", "readlink", "list_directory"})
+
+
+def only_looks(call: Call) -> bool:
+    """Whether a call changes nothing, so that it means the same for whoever makes it next; but for names in /proc."""
+    action = calls.SIGNATURES[call.name].action
+    if action == "open":
+        changes_nothing = not call.flags & (_ANY_OPEN_ACCESS | calls.O_CREAT | calls.O_TRUNC)
+    else:
+        changes_nothing = action in _LOOKING
+    return changes_nothing and not any("/proc" in (place.path or "") + place.base for place in call.places)
 
 
 class Actions:
@@ -221,7 +232,7 @@ class Actions:
     def executed(self, task: Task, event: Exec) -> None:
         """Became another program."""
         place = event.place
-        as_call = Call(event.tid, event.at_ns, "execve", 0, event.flags, (place,), event.program)
+        as_call = Call("execve", 0, event.flags, (place,), event.program)
         path = self._where(task, as_call, follow=not event.flags & calls.AT_SYMLINK_NOFOLLOW, check=False)
         task.process.programs.append(path or event.program or place.path or place.base)
         task.process.arguments.append(event.arguments)

@@ -44,11 +44,9 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     """What was there when the call began, if the tracer looked."""
 
 
-class Call(msgspec.Struct, frozen=True):
-    """A system call that has returned."""
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A system call, and what the kernel answered."""
 
-    tid: int
-    at_ns: int
     name: str
     result: int
     """-n for the error number n."""
@@ -56,6 +54,14 @@ class Call(msgspec.Struct, frozen=True):
     places: tuple[Place, ...] = ()
     outcome: str = ""
     """The kernel's path for what the call opened or went to, or its address; empty if it is not known."""
+
+
+class Called(msgspec.Struct, frozen=True, gc=False):
+    """A call has returned.  A reader may give the same object for calls that were the same, and so save much work."""
+
+    tid: int
+    at_ns: int
+    call: Call
 
 
 class Clone(msgspec.Struct, frozen=True, gc=False):
@@ -100,7 +106,7 @@ class Trouble(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Raw = Call | Clone | Exec | Exit | Trouble
+Raw = Called | Clone | Exec | Exit | Trouble
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from tvfs.plugin_api.tracer import Observation
-from tvplugins.tracer.actions import Actions
-from tvplugins.tracer.calls import CLONE_NEW, FORBIDDEN, SIGNATURES, Call, Clone, Exec, Raw, Trouble
+from tvplugins.tracer.actions import Actions, only_looks
+from tvplugins.tracer.calls import CLONE_NEW, FORBIDDEN, SIGNATURES, Call, Called, Clone, Exec, Raw, Trouble
 from tvplugins.tracer.links import Disk, Links
-from tvplugins.tracer.notes import Notes
-from tvplugins.tracer.tasks import Tasks
+from tvplugins.tracer.notes import Noted, Notes
+from tvplugins.tracer.tasks import Task, Tasks
 
 
 def observe(record: Sequence[Raw], *, command: int, directory: str, disk: Disk) -> Observation:
@@ -31,6 +32,18 @@ def observe(record: Sequence[Raw], *, command: int, directory: str, disk: Disk) 
     return fold.finish()
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a call that only looks meant."""
+
+    call: Call
+    """Kept, so that no other gets its identity."""
+    directory: str
+    """The working directory, and the state of all links, that it was made with."""
+    links_at: int
+    noted: Noted
+
+
 class Fold:
     """Takes the events of a record in their order."""
 
@@ -38,8 +51,11 @@ class Fold:
         self._tasks = Tasks(directory)
         self._tasks.begin(command, began_ns)
         self._notes = Notes()
+        self._links = links
         self._actions = Actions(links, self._notes)
         self._by_name = {name: getattr(self._actions, signature.action) for name, signature in SIGNATURES.items()}
+        self._looks: dict[int, Look] = {}
+        """By the identity of the call: others who make it see the same, as long as links are as they were."""
         self._waiting: dict[int, list[Raw]] = {}
         """Events of tasks whose maker's call has not returned yet in the record."""
 
@@ -70,8 +86,8 @@ class Fold:
         source = event.former if isinstance(event, Exec) else event.tid
         if not self._tasks.known(source):
             self._waiting.setdefault(source, []).append(event)
-        elif isinstance(event, Call):
-            self._call(event)
+        elif isinstance(event, Called):
+            self._call(self._tasks.get(event.tid), event.call)
         elif isinstance(event, Clone):
             self._clone(event)
         elif isinstance(event, Exec):
@@ -79,10 +95,17 @@ class Fold:
         else:
             self._tasks.end(event)
 
-    def _call(self, call: Call) -> None:
-        task = self._tasks.get(call.tid)
+    def _call(self, task: Task, call: Call) -> None:
+        known = self._looks.get(id(call))
+        if known is not None and known.links_at == self._links.version and known.directory == task.directory.path:
+            self._notes.again(known.noted, task.process.pid)
+            return
         action = self._by_name.get(call.name)
-        if action is not None:
+        if action is not None and only_looks(call):
+            noted = self._notes.record(lambda: action(task, call))
+            if noted is not None:
+                self._looks[id(call)] = Look(call, task.directory.path, self._links.version, noted)
+        elif action is not None:
             action(task, call)
         elif call.name in FORBIDDEN:
             if call.result >= 0:

@@ -95,6 +95,8 @@ class Links:
         self._known: dict[str, str | None] = {}
         """Targets of links; None for what is none.  The disk's answers, and what the command did."""
         self._cache: dict[tuple[str, str, bool], Resolved] = {}
+        self.version = 0
+        """Another number whenever something that was asked for before would be answered otherwise."""
 
     def forget(self, path: str) -> None:
         """Take it that there is no link now: the command makes it later, or has removed it."""
@@ -102,10 +104,10 @@ class Links:
 
     def make(self, path: str, target: str | None) -> None:
         """Take it that there is a link from now on."""
-        if self._known.get(path) == target and path in self._known:
-            return
+        if self._known.get(path, target) != target:
+            self._cache.clear()
+            self.version += 1
         self._known[path] = target
-        self._cache.clear()
 
     def move(self, source: str, target: str) -> None:
         """Take it that a path, with everything below it, is somewhere else from now on."""

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from tvfs.plugin_api.tracer import Before
-from tvplugins.tracer.calls import AT_EMPTY_PATH, SIGNATURES, Call, Clone, Exec, Exit, Place, Raw, Trouble
+from tvplugins.tracer.calls import AT_EMPTY_PATH, SIGNATURES, Call, Called, Clone, Exec, Exit, Place, Raw, Trouble
 
 _HEAD = struct.Struct("=IHHiIQqQ")
+_ANSWER_AT = 24
+"""Where in an entry the result begins, and behind it all that a call was given."""
 _BEFORE = struct.Struct("=IIIIQq")
 _ENDS = struct.Struct("=QQ8xQ")
 """Where the entries end, where they ended when the record was closed, where there is no more room for them."""
@@ -29,23 +31,31 @@ def read_record(record: bytes | mmap.mmap, names: Mapping[int, str]) -> Iterator
         yield Trouble("more happened than the tracer's record has room for")
         last = 0
     position, ended = _FIRST_ENTRY, False
+    known: dict[tuple[int, int, bytes], Call | Trouble] = {}
+    """Most calls of a build are made by each of its compilers."""
     while position + _HEAD.size <= last and not ended:
         length, kind, count, tid, _, at_ns, result, flags = _HEAD.unpack_from(record, position)
         end = position + length
         if length < _HEAD.size or end > last:
             break
-        strings = _strings(record, position + _HEAD.size, end, count)
-        position = end
+        start, position = position, end
         if kind in names:
-            yield _call(names[kind], tid, at_ns, result, flags, strings)
-        elif kind == _CLONED:
+            same = (kind, count, record[start + _ANSWER_AT : end])
+            call = known.get(same)
+            if call is None:
+                strings = _strings(record, start + _HEAD.size, end, count)
+                call = known[same] = _call(names[kind], result, flags, strings)
+            yield Called(tid, at_ns, call) if isinstance(call, Call) else call
+            continue
+        strings = _strings(record, start + _HEAD.size, end, count)
+        if kind == _CLONED:
             yield Clone(tid, at_ns, result, flags)
         elif kind == _ENDED:
             yield Exit(tid, at_ns, result)
         elif kind == _EXECUTED:
             yield _exec(tid, at_ns, result, flags, strings)
         elif kind == _UNKNOWN:
-            yield Call(tid, at_ns, f"number {flags}", result)
+            yield Called(tid, at_ns, Call(f"number {flags}", result))
         elif kind == _TROUBLE:
             yield Trouble(_text(strings[0]))
         elif kind == _END:
@@ -71,13 +81,13 @@ def _strings(record: bytes | mmap.mmap, at: int, end: int, count: int) -> list[b
     return strings
 
 
-def _call(name: str, tid: int, at_ns: int, result: int, flags: int, strings: list[bytes | None]) -> Raw:
+def _call(name: str, result: int, flags: int, strings: list[bytes | None]) -> Call | Trouble:
     signature = SIGNATURES.get(name)
     if signature is None:
-        return Call(tid, at_ns, name, result)
+        return Call(name, result)
     outcome = strings[0]
     if signature.address is not None:
-        return Call(tid, at_ns, name, result, outcome=_address(outcome))
+        return Call(name, result, outcome=_address(outcome))
     count = len(signature.at)
     placed = strings[1 : 1 + 2 * count]
     if len(placed) != 2 * count:
@@ -89,7 +99,7 @@ def _call(name: str, tid: int, at_ns: int, result: int, flags: int, strings: lis
     flags |= signature.implied
     if name in _NO_PATH_MEANS_DESCRIPTOR and places[0].path == "":
         flags |= AT_EMPTY_PATH
-    return Call(tid, at_ns, name, result, flags, places, _text(outcome))
+    return Call(name, result, flags, places, _text(outcome))
 
 
 def _before(strings: list[bytes | None], count: int) -> Iterator[Before | None]:

@@ -19,6 +19,7 @@ from tvplugins.tracer.calls import (
     RESOLVE_IN_ROOT,
     SIGNATURES,
     Call,
+    Called,
     Clone,
     Exec,
     Exit,
@@ -167,12 +168,13 @@ class StraceOutput:
         if signature is None:
             if name not in FORBIDDEN:
                 raise NotUnderstood("a call that was not asked for")
-            yield Call(tid, at_ns, name, value)
+            yield Called(tid, at_ns, Call(name, value))
             return
         outcome = _path(result["path"], result["gone"]) if result["path"] and value >= 0 else ""
-        yield from self._known_call(Call(tid, at_ns, name, value, outcome=outcome), signature, _split(arguments))
+        call = Call(name, value, outcome=outcome)
+        yield from self._known_call(tid, at_ns, call, signature, _split(arguments))
 
-    def _known_call(self, call: Call, signature: Signature, given: list[str]) -> Iterator[Raw]:
+    def _known_call(self, tid: int, at_ns: int, call: Call, signature: Signature, given: list[str]) -> Iterator[Raw]:
         places = tuple(
             Place(
                 "" if path is None else _string(given[path]),
@@ -192,12 +194,12 @@ class StraceOutput:
             if resolve and int(resolve[1], 16) & RESOLVE_IN_ROOT:
                 yield Trouble("a process opened a file below a root of its own (openat2)")
         if signature.action == "execute" and call.result == 0:
-            yield Exec(call.tid, call.at_ns, self._former.pop(call.tid, call.tid), places[0], flags)
+            yield Exec(tid, at_ns, self._former.pop(tid, tid), places[0], flags)
         elif signature.address is not None:
             for outcome in _addresses(given[signature.address]):
-                yield Call(call.tid, call.at_ns, call.name, call.result, outcome=outcome)
+                yield Called(tid, at_ns, Call(call.name, call.result, outcome=outcome))
         else:
-            yield Call(call.tid, call.at_ns, call.name, call.result, flags, places, call.outcome)
+            yield Called(tid, at_ns, Call(call.name, call.result, flags, places, call.outcome))
 
     def _flags(self, call: Call, given: list[str], number: int) -> int:
         if call.name == "openat2":

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypothesis import given
+import msgspec
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvplugins.tracer.calls import (
     CLONE_FS,
@@ -17,6 +18,7 @@ from tvplugins.tracer.calls import (
     O_TRUNC,
     O_WRONLY,
     Call,
+    Called,
     Clone,
     Exec,
     Exit,
@@ -49,9 +51,9 @@ class DictDisk:
         return path.endswith("sudo")
 
 
-def call(name: str, *places: str | Place, result: int = 0, flags: int = 0, tid: int = 1, outcome: str = "") -> Call:
+def call(name: str, *places: str | Place, result: int = 0, flags: int = 0, tid: int = 1, outcome: str = "") -> Called:
     given = tuple(place if isinstance(place, Place) else Place(place) for place in places)
-    return Call(tid, 5, name, result, flags, given, outcome)
+    return Called(tid, 5, Call(name, result, flags, given, outcome))
 
 
 def fold(*events: Raw, disk: DictDisk | None = None, ended: bool = True) -> Observation:
@@ -173,10 +175,10 @@ def test_a_script_leads_to_its_interpreter() -> None:
 def test_rights_forbidden_calls_and_unknown_ones_are_declared() -> None:
     plain = DictDisk(headers={"/work/sudo": b"\x7fELF\x02" + bytes(60)})
     assert "rights" in fold(Exec(1, 5, 1, Place("sudo")), disk=plain).incomplete[0]
-    assert "io_uring" in fold(Call(1, 5, "io_uring_setup", 3)).incomplete[0]
-    assert fold(Call(1, 5, "io_uring_setup", -errno.EPERM)).incomplete == ()
-    assert fold(Call(1, 5, "number 600", 0)).incomplete != ()
-    assert fold(Call(1, 5, "number 600", -errno.ENOSYS)).incomplete == ()
+    assert "io_uring" in fold(Called(1, 5, Call("io_uring_setup", 3))).incomplete[0]
+    assert fold(Called(1, 5, Call("io_uring_setup", -errno.EPERM))).incomplete == ()
+    assert fold(Called(1, 5, Call("number 600", 0))).incomplete != ()
+    assert fold(Called(1, 5, Call("number 600", -errno.ENOSYS))).incomplete == ()
     assert fold(Trouble("why")).incomplete == ("why",)
     assert fold(ended=False).incomplete != ()
 
@@ -216,3 +218,37 @@ def test_paths_lead_where_the_kernel_goes(
     finally:
         os.close(descriptor)
     assert Links(RealDisk()).resolve(str(root), asked, follow=follow).path == expected
+
+
+PATHS = st.sampled_from(
+    ["a", "/work/a", "d/x", "/work/d/x", "d/../a", "/work/l", "l/x", "/proc/self/exe", "/proc/1/exe", "/l2"]
+)
+CALLS = st.one_of(
+    st.builds(
+        lambda name, path, result, flags: Call(name, result, flags, (Place(path),), path if name == "readlink" else ""),
+        st.sampled_from(["openat", "stat", "lstat", "readlink", "unlink", "chdir", "mkdir", "open", "execve"]),
+        PATHS,
+        st.sampled_from([0, -errno.ENOENT, -errno.EACCES, -errno.ENOTDIR]),
+        st.sampled_from([0, 0, O_WRONLY | O_CREAT | O_TRUNC, O_RDWR]),
+    ),
+    st.builds(
+        lambda name, source, target: Call(name, 0, 0, (Place(source), Place(target))),
+        st.sampled_from(["symlink", "rename"]),
+        PATHS,
+        PATHS,
+    ),
+)
+
+
+@settings(max_examples=600)
+@given(st.lists(CALLS, min_size=1, max_size=6), st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3)), max_size=30))
+def test_the_same_calls_of_others_mean_what_they_would_mean_one_by_one(
+    different: list[Call], made: list[tuple[int, int]]
+) -> None:
+    disk = DictDisk(links={"/work/l": "d", "/l2": "/proc/1/cwd"}, directories={"/work", "/work/d"})
+    children = [Clone(1, 5, 2, 0), Clone(1, 5, 3, 0)]
+    ends = [Exit(2, 9, 0), Exit(3, 9, 0)]
+    chosen = [(different[number % len(different)], tid) for number, tid in made]
+    shared = fold(*children, *(Called(tid, 5, call) for call, tid in chosen), *ends, disk=disk)
+    apart = [Called(tid, 5, msgspec.structs.replace(call)) for call, tid in chosen]
+    assert shared == fold(*children, *apart, *ends, disk=disk)

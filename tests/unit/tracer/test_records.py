@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tvplugins.tracer.calls import FORBIDDEN, SIGNATURES, Call, Clone, Exec, Exit, Place, Raw, Trouble
+from tvplugins.tracer.calls import FORBIDDEN, SIGNATURES, Call, Called, Clone, Exec, Exit, Place, Raw, Trouble
 from tvplugins.tracer.native_record import read_record
 from tvplugins.tracer.native_tracer import PROGRAM
 from tvplugins.tracer.programs import HeaderUnclear, interpreter_of
@@ -38,7 +38,9 @@ def test_any_name_comes_through_strace(path: bytes, base: bytes) -> None:
     place = Place(text(path), "")
     assert isinstance(event, Trouble)  # a descriptor's path is all hexadecimal
     (event,) = parse(f'openat(3<{quoted(base)}>, "{quoted(path)}", 0x80000) = -1 ENOENT (No such file or directory)')
-    assert event == Call(7, 1700000000000001000, "openat", -errno.ENOENT, 0x80000, (Place(place.path, text(base)),))
+    assert event == Called(
+        7, 1700000000000001000, Call("openat", -errno.ENOENT, 0x80000, (Place(place.path, text(base)),))
+    )
 
 
 def test_calls_that_others_interrupt_are_put_together() -> None:
@@ -53,7 +55,7 @@ def test_calls_that_others_interrupt_are_put_together() -> None:
     events = list(output.feed("\n".join(lines) + "\n"))
     assert events == [
         Exit(8, 1_000_002_000, 3),
-        Call(7, 1_000_003_000, "unlink", 0, 0, (Place("a"),)),
+        Called(7, 1_000_003_000, Call("unlink", 0, 0, (Place("a"),))),
         Exit(7, 1_000_005_000, -33),
     ]
     assert output.alive == set()
@@ -123,13 +125,13 @@ def test_a_thread_that_was_made_before_is_not_taken_for_the_one_that_was_being_m
 
 def test_addresses_flags_and_clones_are_read() -> None:
     (talked,) = parse('connect(3, {sa_family=0x2, sin_port="\\x00\\x09", sin_addr="\\x7f\\x00\\x00\\x01"}, 16) = 0')
-    assert talked == Call(7, 1700000000000001000, "connect", 0, outcome="internet 127.0.0.1:9")
+    assert talked == Called(7, 1700000000000001000, Call("connect", 0, outcome="internet 127.0.0.1:9"))
     (clone,) = parse("clone(child_stack=NULL, flags=0x1200000|17, child_tidptr=0x7f) = 9")
     assert isinstance(clone, Clone)
     assert (clone.child, clone.flags) == (9, 0x1200000)
     (looked,) = parse('statx(-100<\\x2f>, "\\x2e", |0x900, 0x102, {stx_mask=0x1, ...}) = 0')
-    assert isinstance(looked, Call)
-    assert looked.flags == 0x900
+    assert isinstance(looked, Called)
+    assert looked.call.flags == 0x900
 
 
 @given(st.text(alphabet="abc(){}[]<>=, \"'\\x0+-?.", max_size=60))

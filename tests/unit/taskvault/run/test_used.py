@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from taskvault.run.environment import without_job_options
 from taskvault.run.places import Place, Places
 from taskvault.run.used import Seen, Used, use_of
 from taskvault.run.weak_key import WeakKey, counting
-from tvfs.plugin_api import Before, Event, Observation, PluginRegistry, Process, Use
+from tvfs.plugin_api import CHANGES, Before, Event, Observation, PluginRegistry, Process, Use
 
 PLACES = Places(root="/p", scratch="/tmp/s", home="/home/me")
 FILE, NOTHING = Before(0o100644, 3, 5, 1), Before(0)
@@ -128,7 +131,7 @@ def test_what_is_exchanged_for_something_new_and_removed_is_replaced() -> None:
 
 def test_what_the_owner_of_the_vault_prepared_is_no_input_and_takes_what_was_there() -> None:
     events = [
-        replace(
+        msgspec.structs.replace(
             each, **{name: getattr(each, name).replace("/p/new", "/mnt/.taskvault/0/x") for name in ("path", "detail")}
         )
         for each in EXCHANGED
@@ -224,3 +227,34 @@ def test_only_who_counts_processors_may_read_its_limits_unnoticed(path: str) -> 
     assert used(read).seen[path] == Seen.CONTENT
     assert used(shell, read, ninja).seen[path] == Seen.CONTENT
     assert used(ninja, shell, read).seen[path] == Seen.CONTENT
+
+
+PATHS = ["/p/x", "/usr/d", "/usr/d/m.py", "/usr/d/__pycache__/m.pyc", "/tmp/s/t"]
+WHO = {1: "/bin/make", 2: "/usr/bin/gcc", 3: "/usr/bin/cc1", 4: "/bin/tar", 5: "/bin/sh", 6: "/usr/bin/ninja"}
+EVENTS = st.builds(
+    lambda use, path, detail, before: Event(use, path, 0, detail, before if use in CHANGES else None),
+    st.sampled_from([use for use in Use if use not in (Use.INTERNET, Use.LOCAL_SOCKET, Use.OTHER_SOCKET)]),
+    st.sampled_from([*PATHS, "/proc/self/cgroup"]),
+    st.sampled_from(PATHS),
+    st.sampled_from([FILE, NOTHING, None]),
+)
+BY_WHOM = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(sorted(WHO))), max_size=30)
+
+
+@settings(max_examples=1000)
+@given(st.lists(EVENTS, min_size=1, max_size=6), BY_WHOM)
+@example([event(Use.STATED, "/usr/d"), event(Use.DELETED, "/usr/d", FILE)], [(0, 5), (1, 5), (0, 3)])
+@example(
+    [event(Use.ABSENT, "/usr/d"), event(Use.RENAMED, "/p/x", FILE, "/usr/d"), event(Use.DELETED, "/usr/d", FILE)],
+    [(0, 5), (1, 5), (0, 3), (2, 5)],
+)
+def test_what_many_processes_looked_at_is_what_each_alone_would_have_told(
+    different: list[Event], done: list[tuple[int, int]]
+) -> None:
+    events = [msgspec.structs.replace(different[number % len(different)], process=pid) for number, pid in done]
+    processes = tuple(Process(pid, 0, 0, 1, (program,), 0) for pid, program in WHO.items())
+    observation = Observation(tuple(events), processes, ())
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr("taskvault.run.used._SAID_ONCE", frozenset())
+        apart = use_of(observation, PLACES)
+    assert use_of(observation, PLACES) == apart
