@@ -10,6 +10,8 @@ SECONDS ?= 120
 TARGETS ?=
 PJDFSTEST ?=
 NAMES ?=
+# npm may be there without its package.
+POSIX_PACKAGES = $$(cat tests/posix/packages.txt) $$(command -v npm >/dev/null || echo npm)
 # Lock files must hold for every machine, so they are made from the public index alone, whatever pip is told here.
 PIP_COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --no-config \
 	--generate-hashes --strip-extras --allow-unsafe --no-header \
@@ -53,10 +55,11 @@ fuzz: setup ## fuzz every parser, coverage-guided, SECONDS=120 in all; see docs/
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
 
 slow: setup ## the long proofs that `make test` leaves out; many minutes
+	@packaging/system_packages.sh $(POSIX_PACKAGES)
 	@$(BIN)/python -m pytest -ra -m slow --timeout 3600 $(PYTEST_ARGS)
 
 posix: setup ## the long proofs of the filesystem, hours; PJDFSTEST=DIR for that suite; see docs/design/posix.md
-	@packaging/system_packages.sh fio stress-ng
+	@packaging/system_packages.sh $(POSIX_PACKAGES)
 	@PJDFSTEST=$(PJDFSTEST) $(BIN)/python -m tests.posix
 
 durability: setup ## the long proofs of what survives kills and power loss, an hour or two; see docs/design/durability.md

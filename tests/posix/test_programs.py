@@ -1,4 +1,4 @@
-"""Real programs that live on a mount, for as long as they need: `make slow`.  They need what `NEEDED` names."""
+"""Real programs that live on a mount, for as long as they need: `make slow`.  packages.txt is what they need."""
 
 from __future__ import annotations
 
