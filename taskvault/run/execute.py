@@ -24,7 +24,7 @@ from tvfs.plugin_api.tracer import Observation, TracedCommand, TracedProcess
 SPILL_BYTES = 1 << 20
 """Output up to here is kept in memory, more goes to a temporary file."""
 
-LINGER_S = 0.2
+LINGER_S = 1.0
 """After the command has ended, how long its output may still be silent while somebody else holds it open."""
 
 MOST_LINGER_S = 2.0

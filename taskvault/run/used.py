@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntFlag
 from itertools import zip_longest
@@ -22,6 +22,7 @@ from tvfs.plugin_api import CHANGES, Before, Event, Observation, Use
 
 _SAID_ONCE = frozenset({Use.READ, Use.STATED, Use.ABSENT, Use.REFUSED, Use.FOLLOWED})
 """Uses that add nothing where they were told before, but who looked; compiled modules lie in caches, not here."""
+_ASKING = frozenset({Use.STATED, Use.ABSENT})
 _LOOKS = frozenset({Use.READ, Use.EXECUTED, Use.STATED, Use.LISTED, Use.REFUSED, Use.FOLLOWED, Use.CHANGED})
 """Uses that tell something of what is there; what is opened to be written to can be asked for its size."""
 
@@ -92,8 +93,7 @@ class Used:
 def use_of(observation: Observation, places: Places) -> Used:
     """Return what an observation means."""
     fold = _Fold(places, observation)
-    for event in observation.events:
-        fold.take(event)
+    fold.take_all(observation.events)
     fold.finish()
     fold.used.reasons += [f"it could not be followed: {reason}" for reason in observation.incomplete]
     return fold.used
@@ -132,13 +132,15 @@ class _Fold:
             Use.RENAMED: self._renamed,
         }
 
-    def take(self, event: Event) -> None:
-        said = (event.use, event.path)
-        if said in self._said and event.process not in self._with_manners:
-            lookers = self.used.lookers.get(event.path)
-            if lookers is not None and event.use in (Use.STATED, Use.ABSENT):
-                lookers.add(event.process)
-            return
+    def take_all(self, events: Iterable[Event]) -> None:
+        said, with_manners = self._said, self._with_manners
+        for event in events:
+            if (event.use, event.path) not in said or event.process in with_manners:
+                self._take(event)
+            elif event.use in _ASKING and event.path in self.used.lookers:
+                self.used.lookers[event.path].add(event.process)
+
+    def _take(self, event: Event) -> None:
         action = self._actions.get(event.use)
         if action is None:
             self._talked(event)
@@ -149,7 +151,7 @@ class _Fold:
             self._meet_moved(event)
         if event.use in _LOOKS and not is_staged(event.path):
             self._looked_at.add(event.path)
-        if event.use in (Use.STATED, Use.ABSENT) and is_staging(event.path):
+        if event.use in _ASKING and is_staging(event.path):
             return  # whether a replay is under way says nothing
         place = self._known_place(event.path)
         if event.use is Use.READ and rules.TERMINALS.match(event.path):
@@ -165,7 +167,7 @@ class _Fold:
             self._said.clear()
         action(event, place)
         if place is Place.SYSTEM and event.use in _SAID_ONCE and not self.used.is_own(event.path):
-            self._said.add(said)
+            self._said.add((event.use, event.path))
 
     def finish(self) -> None:
         """Whatever was moved and is still there is a result that depends on what it was."""

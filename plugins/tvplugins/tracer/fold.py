@@ -66,7 +66,13 @@ class Fold:
 
     def take_all(self, record: Iterable[Raw]) -> None:
         """Take a record, or the next part of it."""
+        looks, links, find, again = self._looks, self._links, self._tasks.find, self._notes.again
         for event in record:
+            if isinstance(event, Called):
+                look, task = looks.get(id(event.call)), find(event.tid)
+                if look and task and look.links_at == links.version and look.directory == task.directory.path:
+                    again(look.noted, task.process.pid)
+                    continue
             self._take(event)
 
     def finish(self) -> Observation:
@@ -84,10 +90,11 @@ class Fold:
             self._notes.trouble(event.reason)
             return
         source = event.former if isinstance(event, Exec) else event.tid
-        if not self._tasks.known(source):
+        task = self._tasks.find(source)
+        if task is None:
             self._waiting.setdefault(source, []).append(event)
         elif isinstance(event, Called):
-            self._call(self._tasks.get(event.tid), event.call)
+            self._call(task, event.call)
         elif isinstance(event, Clone):
             self._clone(event)
         elif isinstance(event, Exec):
@@ -96,10 +103,6 @@ class Fold:
             self._tasks.end(event)
 
     def _call(self, task: Task, call: Call) -> None:
-        known = self._looks.get(id(call))
-        if known is not None and known.links_at == self._links.version and known.directory == task.directory.path:
-            self._notes.again(known.noted, task.process.pid)
-            return
         action = self._by_name.get(call.name)
         if action is not None and only_looks(call):
             noted = self._notes.record(lambda: action(task, call))

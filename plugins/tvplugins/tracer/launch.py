@@ -9,7 +9,7 @@ from tvfs.plugin_api.tracer import SpawnedProcess, TracedCommand
 
 TRY_S = 10.0
 """How long a tracer may take to say what it can do."""
-LINGER_S = 0.5
+LINGER_S = 1.0
 """How long after its command's end the record may still grow; a process that then runs was left behind."""
 
 

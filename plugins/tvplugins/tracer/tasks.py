@@ -60,13 +60,9 @@ class Tasks:
         self._alive: dict[int, Task] = {}
         self.processes: list[Living] = []
 
-    def known(self, tid: int) -> bool:
-        """Whether the task is alive and its parent is known."""
-        return tid in self._alive
-
-    def get(self, tid: int) -> Task:
-        """Return a task that is known."""
-        return self._alive[tid]
+    def find(self, tid: int) -> Task | None:
+        """Return a task that is alive and whose parent is known, or None."""
+        return self._alive.get(tid)
 
     def begin(self, tid: int, at_ns: int, parent: int = 0) -> Task:
         """Take in a process whose parent is outside, or was not seen."""
@@ -77,7 +73,7 @@ class Tasks:
 
     def clone(self, event: Clone) -> None:
         """Take in what a known task made."""
-        maker = self.get(event.tid)
+        maker = self._alive[event.tid]
         directory = maker.directory if event.flags & CLONE_FS else Directory(maker.directory.path)
         if event.flags & CLONE_THREAD:
             living = maker.process
@@ -88,7 +84,7 @@ class Tasks:
 
     def execute(self, event: Exec) -> Task:
         """All threads but one are gone, and it has the process's number; its directory is its own now."""
-        task = self._alive.pop(event.former, None) or self.get(event.tid)
+        task = self._alive.pop(event.former, None) or self._alive[event.tid]
         for tid in [tid for tid, other in self._alive.items() if other.process is task.process]:
             del self._alive[tid]
         task.leave_shared_directory()

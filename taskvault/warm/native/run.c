@@ -31,7 +31,7 @@
 
 #define MOST_BYTES (16 << 20)
 #define MOST_KEPT 64
-#define LINGER_MS 200 /* after the command has ended, how long its output may be silent while somebody else holds it open */
+#define LINGER_MS 1000 /* after the command has ended, how long its output may be silent while somebody else holds it open */
 #define GO_MS 1000
 #define LOOK_MS 20    /* between two looks whether it has ended, where the kernel does not tell */
 
