@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from benchmarks.cases.tracer import BUILD as LUAS_BUILD
+from benchmarks.cases.tracer import luas
 from benchmarks.pairs import Outcome, Spread, alternate, ratios, run, seconds
 from benchmarks.workplace import TV, Workplace, fresh, vault
 from taskvault.demo import BUILD, Demo, fetched_source
@@ -53,11 +55,12 @@ class Project:
     build: tuple[str, ...]
     units: tuple[str, ...]
     numbers: Iterator[int]
+    what: str = "units"
 
     def clean(self) -> None:
         """Remove everything that a build makes."""
         for pattern in ("*.o", "*.a", "program", "lua", "luac"):
-            for path in self.place.glob(pattern):
+            for path in filter(Path.is_file, list(self.place.rglob(pattern))):
                 path.unlink()
 
     def touch(self) -> None:
@@ -83,7 +86,7 @@ def measure(cache: Path, pairs: int) -> list[Outcome]:
         many = _generated(cache)
         for project in (lua, many):
             outcomes += [_one_changed(project, ours, peer, pairs) for peer in peers]
-        outcomes.append(_miss(many, place, pairs))
+        outcomes += [_miss(project, place, pairs) for project in (_luas(cache), many)]
     return outcomes
 
 
@@ -140,9 +143,12 @@ def _miss(project: Project, place: Workplace, pairs: int) -> Outcome:
         command = [*TV, "run", "--quiet", "--refresh", "--root", ".", "--", *project.build]
         return seconds(lambda: run(*command, cwd=str(project.place), env=environment))
 
-    plain = Side("no cache", "gcc", os.environ)
-    series = alternate("miss", max(pairs // 3, 5), stored, lambda: _built(project, plain))
-    what = f"miss: trace, hash and store a build of {len(project.units)} units, -j2, beside the plain build, s"
+    def plain() -> float:
+        project.clean()
+        return seconds(lambda: run(*project.build, cwd=str(project.place)))
+
+    what = f"miss: trace, hash and store a build of {len(project.units)} {project.what}, -j2, beside the plain build, s"
+    series = alternate(what, pairs, stored, plain)
     return _outcome(what, series, (1.15, 1.05))
 
 
@@ -225,6 +231,14 @@ def _lua(cache: Path) -> Project:
     return Project(place, BUILD, units, count())
 
 
+def _luas(cache: Path) -> Project:
+    """Four versions of Lua in one build, as the tracers are measured with."""
+    place = fresh(cache / "runs-luas")
+    shutil.copytree(luas(cache), place)
+    units = tuple(sorted(str(path.relative_to(place)) for path in place.rglob("*.c")))
+    return Project(place, LUAS_BUILD, units, count(), "files of C")
+
+
 def _generated(cache: Path) -> Project:
     place = fresh(cache / "runs-many")
     place.mkdir()
@@ -241,7 +255,7 @@ def _generated(cache: Path) -> Project:
             body += 'int main(void) { printf("%d\\n", unit001(3)); return 0; }\n'
         (place / f"unit{number:03}.c").write_text(f'{_HEADERS}#include "common.h"\n{body}')
     units = tuple(sorted(path.name for path in place.glob("*.c")))
-    return Project(place, ("make", "-s", "-j2"), units, count())
+    return Project(place, ("make", "-s", "-j2"), units, count(), "small units")
 
 
 def _call(chance: random.Random) -> str:

@@ -34,11 +34,11 @@ FLOOR, AIM = 1.10, 1.03
 
 def measure(cache: Path, pairs: int) -> list[Outcome]:
     """Time the command alone, as the caller sees it, and its observation besides."""
-    luas, script = _luas(cache), _configure(cache)
+    sources, script = luas(cache), _configure(cache)
     place = cache / "traced"
 
     def build_here() -> None:
-        shutil.copytree(luas, fresh(place))
+        shutil.copytree(sources, fresh(place))
 
     def configure_here() -> None:
         shutil.copytree(script, fresh(place))
@@ -110,7 +110,7 @@ def _outcome(
     )
 
 
-def _luas(cache: Path) -> Path:
+def luas(cache: Path) -> Path:
     """Return a directory with four versions of Lua and a makefile for all, unpacked only once."""
     place = cache / "luas"
     if place.is_dir():
