@@ -98,9 +98,8 @@ def lose_power(recording: Recording, *, cuts: int, seed: int, fates: tuple[Fate,
         number for number, moment in enumerate(recording.moments)
         if recording.is_ledger(moment) or _is_of(moment, recording.home)
     ]  # fmt: skip
-    # No vault before its format is there: making one that was interrupted is another matter.
-    first = next(n for n, m in enumerate(recording.moments) if m.call.paths[-1] == str(recording.home / "format"))
-    worth = [number for number in worth if number > first]
+    made = _is_made(recording)
+    worth = [number for number in worth if number > made]
     chosen = {*dice.sample(worth, min(cuts, len(worth))), worth[-1]}
     for number, moment in enumerate(recording.moments):
         disk(moment)
@@ -114,6 +113,13 @@ def lose_power(recording: Recording, *, cuts: int, seed: int, fates: tuple[Fate,
                 outcome.wrong += [f"moment {number}, {fate.value}: {sentence}" for sentence in found]
     outcome.promises = ledger.promises
     return outcome
+
+
+def _is_made(recording: Recording) -> int:
+    """Return the moment from which on there is a vault: its format has its name, and the directory was synced since."""
+    named = next(n for n, m in enumerate(recording.moments) if m.call.paths[-1] == str(recording.home / "format"))
+    syncs = (n for n, m in enumerate(recording.moments) if n > named and m.ends and m.call.name in SYNCS)
+    return next(syncs)
 
 
 def _is_of(moment: Moment, home: Path) -> bool:
