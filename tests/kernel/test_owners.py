@@ -69,6 +69,17 @@ def test_whatever_changes_hands_loses_what_lets_it_run_as_somebody_else(place: P
     assert mode_of(place / "directory") == 0o6755
 
 
+def test_a_change_of_hands_that_names_no_hands_is_one_all_the_same(place: Path) -> None:
+    for kind, path in make_each_kind(place).items():
+        path.chmod(0o6711)
+        os.chown(path, -1, -1, follow_symlinks=False)
+        assert mode_of(path) == 0o711, kind
+    (place / "directory").mkdir()
+    (place / "directory").chmod(0o6711)
+    os.chown(place / "directory", -1, -1)
+    assert mode_of(place / "directory") == 0o6711
+
+
 def test_a_file_that_a_stranger_changes_loses_it_too(shared: Path) -> None:
     path = shared / "file"
     changes: dict[str, Callable[[], object]] = {

@@ -172,7 +172,8 @@ class Dispatch:
         """The kernel keeps the times of files that it holds dirty pages of, and sends both mtime and ctime later."""
         (valid, _, _, size, _, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, _, uid, gid, _) = fields
         new_mode = mode if valid & p.FATTR_MODE else None
-        if valid & p.FATTR_KILL_SUIDGID:
+        # A `chown` that names neither owner nor group drops privileges like any other; no more is left of it than this.
+        if valid & p.FATTR_KILL_SUIDGID or not valid & ~(p.FATTR_FH | p.FATTR_CTIME):
             before = self._filesystem.getattr(ino).mode
             after = without_privileges(before if new_mode is None else before & ~0o7777 | new_mode & 0o7777)
             new_mode = after if after != before else new_mode
