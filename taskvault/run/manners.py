@@ -45,8 +45,11 @@ def manners_of(observation: Observation) -> Manners:
 
 def _as_program(known: dict[int, Process], pid: int) -> Process:
     """A process that has not become a program of its own is still its parent's."""
-    while not known[pid].programs and known[pid].parent in known:
+    asked = {pid}
+    while not known[pid].programs and known[pid].parent in known and known[pid].parent not in asked:
+        # A number may have been used again, by a descendant.
         pid = known[pid].parent
+        asked.add(pid)
     return known[pid]
 
 

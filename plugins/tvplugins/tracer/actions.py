@@ -33,13 +33,11 @@ _LOOKING = frozenset({"look", "readlink", "list_directory"})
 
 
 def only_looks(call: Call) -> bool:
-    """Whether a call changes nothing, so that it means the same for whoever makes it next; but for names in /proc."""
+    """Whether a call changes nothing, so that it means the same for whoever makes it next, unless a process matters."""
     action = calls.SIGNATURES[call.name].action
     if action == "open":
-        changes_nothing = not call.flags & (_ANY_OPEN_ACCESS | calls.O_CREAT | calls.O_TRUNC)
-    else:
-        changes_nothing = action in _LOOKING
-    return changes_nothing and not any("/proc" in (place.path or "") + place.base for place in call.places)
+        return not call.flags & (_ANY_OPEN_ACCESS | calls.O_CREAT | calls.O_TRUNC)
+    return action in _LOOKING
 
 
 class Actions:
@@ -312,11 +310,14 @@ class Actions:
             return None
         base = place.base or task.directory.path
         own = _OWN.match(base)
+        if base.startswith("/proc"):
+            self._notes.depends_on_process()
         if own and own[1] is not None and int(own[1]) == task.process.pid:
             return "/proc/self" + base[own.end() :]
         return base if base.startswith("/") and not base.endswith(DELETED) else None
 
     def _in_proc(self, task: Task, path: str, call: Call, follow: bool) -> str | None:
+        self._notes.depends_on_process()
         own = _OWN.match(path)
         if own and (own[1] is None or int(own[1]) == task.process.pid):
             path = "/proc/self" + path[own.end() :]
@@ -333,7 +334,7 @@ class Actions:
         if rest is None and whose == "self":
             # What it has open or runs was noted before.
             return None
-        if call.result >= 0:
+        if call.result not in _NO_ANSWER:
             self._notes.trouble("a process looked through /proc where only the kernel knows the way")
         return None
 

@@ -149,6 +149,9 @@ class Links:
         here = "/" if path.startswith("/") else start
         # What is left to walk, last first: links put their targets on top.
         rest = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        if f"{here}/".startswith("/proc/") and ".." not in rest:
+            # As below: what a name there is, the disk cannot tell afterwards.
+            return Resolved("/".join([here, *reversed(rest)]))
         follow = follow or path.endswith(("/", "/."))
         followed: list[tuple[str, str]] = []
         left: list[str] = []

@@ -49,8 +49,6 @@ class Notes:
         """Take a use in, if it is the first of its kind."""
         if self._recorded is not None:
             self._recorded.append((use, path, detail))
-            # What /proc shows depends on who looks.
-            self._in_doubt = self._in_doubt or before is not None or "/proc" in path or "/proc" in detail
         key = (use, path, process, detail)
         if key in self._events:
             return
@@ -63,6 +61,9 @@ class Notes:
     def trouble(self, reason: str) -> None:
         """Take in why the observation is incomplete."""
         self._troubles[reason] = None
+
+    def depends_on_process(self) -> None:
+        """What is noted now would be something else for another process, as what /proc shows is."""
         self._in_doubt = True
 
     def led_through(self, path: str) -> bool:

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 import msgspec
 
 from tvplugins.tracer.calls import (
+    CLONE_THREAD,
     DELETED,
     FORBIDDEN,
     RESOLVE_IN_ROOT,
@@ -114,8 +115,8 @@ class StraceOutput:
             raise NotUnderstood("no call and no event")
 
     def _made_at_last(self, tid: int, child: int) -> Iterator[Raw]:
-        """Only a thread takes a process over; what made it was cut short by that."""
-        if tid in self._cut_short:
+        """Only a thread takes a process over; what made it was cut short by that.  Anything else: at the end."""
+        if tid in self._cut_short and self._cut_short[tid].flags & CLONE_THREAD:
             yield msgspec.structs.replace(self._cut_short.pop(tid), child=child)
 
     def _not_made(self, tid: int) -> Iterator[Raw]:

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tvplugins.tracer.calls import FORBIDDEN, SIGNATURES, Call, Called, Clone, Exec, Exit, Place, Raw, Trouble
+from tvplugins.tracer.calls import FORBIDDEN, O_TRUNC, SIGNATURES, Call, Called, Clone, Exec, Exit, Place, Raw, Trouble
 from tvplugins.tracer.native_record import read_record
 from tvplugins.tracer.native_tracer import PROGRAM
 from tvplugins.tracer.programs import HeaderUnclear, interpreter_of
@@ -123,6 +123,19 @@ def test_a_thread_that_was_made_before_is_not_taken_for_the_one_that_was_being_m
     assert rest == [Trouble("a process ended in a call that makes processes"), Exec(7, 1_000_005_000, 8, Place("a"))]
 
 
+def test_what_was_being_made_and_is_no_thread_takes_no_process_over() -> None:
+    output = StraceOutput(7)
+    lines = [
+        CUT_SHORT[0].replace("0x3d0f00", "0x11"),
+        *CUT_SHORT[1:],
+        "7  1.000004 +++ superseded by execve in pid 8 +++",
+    ]
+    assert [*output.feed("\n".join(lines) + "\n"), *output.finish()] == [
+        Trouble("a process ended in a call that makes processes"),
+        Trouble("a call of execve did not return"),
+    ]
+
+
 def test_addresses_flags_and_clones_are_read() -> None:
     (talked,) = parse('connect(3, {sa_family=0x2, sin_port="\\x00\\x09", sin_addr="\\x7f\\x00\\x00\\x01"}, 16) = 0')
     assert talked == Called(7, 1700000000000001000, Call("connect", 0, outcome="internet 127.0.0.1:9"))
@@ -139,14 +152,43 @@ def test_no_line_is_passed_over(line: str) -> None:
     assert parse(line) != []
 
 
+def native_entry(kind: int, tid: int, at_ns: int, result: int, flags: int, strings: tuple[bytes, ...]) -> bytes:
+    body = b"".join(struct.pack("<H", len(raw)) + raw for raw in strings)
+    padding = -(40 + len(body)) % 8
+    head = (40 + len(body) + padding, kind, len(strings), tid, 0, at_ns, result, flags)
+    return struct.pack("=IHHiIQqQ", *head) + body + bytes(padding)
+
+
+def native_record(*entries: bytes) -> bytes:
+    body = b"".join(entries)
+    return struct.pack("=QQ8xQ", 65536 + len(body), 0, 1 << 20).ljust(65536, b"\0") + body
+
+
+KINDS = {1: "openat", 2: "newfstatat"}
+ENTRIES = st.builds(
+    native_entry,
+    st.sampled_from(sorted(KINDS)),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.sampled_from([0, 3, -errno.ENOENT]),
+    st.sampled_from([0, O_TRUNC]),
+    st.sampled_from([(b"", b"a", b""), (b"", b"b", b""), (b"", b"a", b"/d"), (b"", b"a")]),
+)
+
+
+@given(st.lists(ENTRIES, max_size=12))
+def test_a_call_of_a_native_record_is_the_same_wherever_it_stands(entries: list[bytes]) -> None:
+    alone = [next(iter(read_record(native_record(entry), KINDS))) for entry in entries]
+    events = list(read_record(native_record(*entries), KINDS))[: len(entries)]
+    assert events == alone
+    once = {event.call: id(event.call) for event in events if isinstance(event, Called)}
+    assert all(once[event.call] == id(event.call) for event in events if isinstance(event, Called))
+
+
 @given(cut=st.integers(0, 200), name=st.sampled_from(sorted(SIGNATURES)), garbage=st.binary(max_size=200), path=paths)
 def test_a_damaged_native_record_is_declared_and_never_raises(cut: int, name: str, garbage: bytes, path: bytes) -> None:
-    strings = b"".join(struct.pack("<H", len(raw)) + raw for raw in (b"", path, b""))
-    padding = -(40 + len(strings)) % 8
-    entry = struct.pack("=IHHiIQqQ", 40 + len(strings) + padding, 1, 3, 7, 0, 5, 0, 0) + strings + bytes(padding)
-    body = (entry + garbage)[:cut]
-    record = (struct.pack("=QQ8xQ", 65536 + len(body), 0, 1 << 20)).ljust(65536, b"\0") + body
-    events = list(read_record(record, {1: name}))
+    entry = native_entry(1, 7, 5, 0, 0, (b"", path, b""))
+    events = list(read_record(native_record((entry + garbage)[:cut]), {1: name}))
     assert isinstance(events[-1], Trouble)
 
 

@@ -230,7 +230,15 @@ def test_only_who_counts_processors_may_read_its_limits_unnoticed(path: str) -> 
 
 
 PATHS = ["/p/x", "/usr/d", "/usr/d/m.py", "/usr/d/__pycache__/m.pyc", "/tmp/s/t"]
-WHO = {1: "/bin/make", 2: "/usr/bin/gcc", 3: "/usr/bin/cc1", 4: "/bin/tar", 5: "/bin/sh", 6: "/usr/bin/ninja"}
+WHO = {
+    1: "/bin/make",
+    2: "/usr/bin/gcc",
+    3: "/usr/bin/cc1",
+    4: "/bin/tar",
+    5: "/bin/sh",
+    6: "/usr/bin/ninja",
+    7: "/usr/bin/find",
+}
 EVENTS = st.builds(
     lambda use, path, detail, before: Event(use, path, 0, detail, before if use in CHANGES else None),
     st.sampled_from([use for use in Use if use not in (Use.INTERNET, Use.LOCAL_SOCKET, Use.OTHER_SOCKET)]),
@@ -244,6 +252,7 @@ BY_WHOM = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(sorted(WHO))), m
 @settings(max_examples=1000)
 @given(st.lists(EVENTS, min_size=1, max_size=6), BY_WHOM)
 @example([event(Use.STATED, "/usr/d"), event(Use.DELETED, "/usr/d", FILE)], [(0, 5), (1, 5), (0, 3)])
+@example([event(Use.STATED, "/usr/d")], [(0, 5), (0, 7)])
 @example(
     [event(Use.ABSENT, "/usr/d"), event(Use.RENAMED, "/p/x", FILE, "/usr/d"), event(Use.DELETED, "/usr/d", FILE)],
     [(0, 5), (1, 5), (0, 3), (2, 5)],
