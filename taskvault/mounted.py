@@ -12,11 +12,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taskvault.client import Client
 from taskvault.protocol.messages import Discard, PrepareAttach, PrepareTrash, SnapshotRef
 from tvfs.errors import TaskVaultError
+
+if TYPE_CHECKING:
+    import ctypes
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -142,12 +147,18 @@ def _mode(path: Path) -> int | None:
     return None
 
 
-def _renameat2(source: Path, target: Path, flags: int) -> None:
+@cache
+def _libc() -> ctypes.CDLL:
     # Imported here: it costs more than everything else that `tv status` loads.
     import ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)):
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> None:
+    import ctypes
+
+    if _libc().renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)):
         code = ctypes.get_errno()
         if code == errno.EXDEV:
             raise OSError(code, "is not on the mount that the content was prepared on", str(target))

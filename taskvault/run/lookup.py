@@ -87,7 +87,7 @@ class _Asking:
             states = sight.planned_states(plan)
         except (OSError, InputsUnusable):
             return None
-        prepared.items, prepared.states = plan.pathset.items, states
+        prepared.items, prepared.states, prepared.own_view = plan.pathset.items, states, plan.own_view
         bindings = prepared.whereabouts.bindings()
         keys = strong_keys(prepared.weak_hash, encoded, states, bindings, prepared.hash_function)
         return self.entry([key.hex() for key in keys])

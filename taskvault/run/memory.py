@@ -16,6 +16,7 @@ from typing import Any
 
 from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.digest_table import DigestTable, Identity
+from taskvault.run.own_view import holds_own_view
 from taskvault.run.pathset import Look, Pathset, decode
 from taskvault.run.steady import DIRECTORIES_OF, FILES_OF, TICK_NS, FileSystems, mapped_ns
 
@@ -38,6 +39,8 @@ class Plan:
     """Directories (as in items), the names that were not in them, and the numbers of their items."""
     others: tuple[int, ...]
     """Numbers of all other items."""
+    own_view: bool
+    """Whether something was looked at that is another for each process."""
 
 
 class Memory:
@@ -145,7 +148,7 @@ def planned(pathset: Pathset) -> Plan:
             continue
         absences.setdefault(directory or slash, {})[name] = number
     grouped = ((each, frozenset(names), tuple(names.items())) for each, names in absences.items())
-    return Plan(pathset, tuple(grouped), tuple(others))
+    return Plan(pathset, tuple(grouped), tuple(others), holds_own_view(pathset.items))
 
 
 def identity_of(status: os.stat_result) -> Identity:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntFlag
+from functools import lru_cache
 
 import msgspec
 
@@ -134,7 +135,10 @@ def strong_keys(
 
 
 def _joined(states: Sequence[bytes]) -> bytes:
-    parts: list[bytes] = []
-    for state in states:
-        parts += (len(state).to_bytes(4, "little"), state)
-    return b"".join(parts)
+    return b"".join(map(_with_length, states))
+
+
+@lru_cache(16_384)
+def _with_length(state: bytes) -> bytes:
+    # Remembered: most states are the same in each call of a build.
+    return len(state).to_bytes(4, "little") + state

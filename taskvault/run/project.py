@@ -123,4 +123,4 @@ def fnmatch_escape(text: str) -> str:
 
 
 def _matches(name: str, patterns: list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    return bool(patterns) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

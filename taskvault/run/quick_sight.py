@@ -8,10 +8,11 @@ import stat
 from taskvault.run.digests import Digests
 from taskvault.run.memory import Memory, Plan, identity_of
 from taskvault.run.pathset import Look
-from taskvault.run.states import Sight
+from taskvault.run.states import Sight, state_of_directory
 from tvfs.plugin_api import HashFunction
 
-_REMEMBERED = frozenset({int(Look.STATE), int(Look.TARGET)})
+_STATE = int(Look.STATE)
+_REMEMBERED = frozenset({_STATE, int(Look.TARGET)})
 """Looks whose states are kept."""
 
 
@@ -41,7 +42,9 @@ class QuickSight(Sight):
         return states + self.rest(pathset)
 
     def _look_at_others(self, plan: Plan, states: list[bytes]) -> None:
-        known_states, root = self._memory.states, self._root + b"/"
+        known_states, root, user = self._memory.states, self._root + b"/", os.geteuid()
+        # Of the first one, which is no later than that of any other: what has changed since is not steady.
+        looked_ns = self._memory.now_ns()
         for number in plan.others:
             item = plan.pathset.items[number]
             look = item.look
@@ -49,12 +52,14 @@ class QuickSight(Sight):
                 states[number] = self.state(item)
                 continue
             place = item.path if item.path[0] == 0x2F else root + item.path
-            looked_ns = self._memory.now_ns()
             try:
                 status = self._found[place] = os.lstat(place)
             except (FileNotFoundError, NotADirectoryError):
                 self._found[place] = None
                 states[number] = self.state(item)
+                continue
+            if look == _STATE and stat.S_ISDIR(status.st_mode) and place != self._root:
+                states[number] = state_of_directory(status.st_mode, status.st_uid, user, status.st_rdev)
                 continue
             identity = identity_of(status)
             known = known_states.get((place, look))
@@ -62,5 +67,5 @@ class QuickSight(Sight):
                 states[number] = known[1]
                 continue
             states[number] = state = self.state(item)
-            if not stat.S_ISDIR(status.st_mode) and self._memory.is_steady(place, status, looked_ns):
+            if self._memory.is_steady(place, status, looked_ns):
                 self._memory.keep_state(place, look, identity, state)

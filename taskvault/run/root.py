@@ -52,4 +52,9 @@ def find_place(workdir: Path, named: Path | None, *, anywhere: bool = False) -> 
 
 
 def _nearest(start: Path, marker: str) -> Path | None:
-    return next((place for place in (start, *start.parents) if os.path.exists(f"{place}/{marker}")), None)
+    place = str(start)
+    while not os.path.exists(f"{place}/{marker}"):
+        if place == "/":
+            return None
+        place = os.path.dirname(place)
+    return Path(place)

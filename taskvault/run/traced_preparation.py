@@ -49,6 +49,8 @@ class Prepared:
     states: Sequence[bytes] = ()
     unsteady: dict[str, UnsteadyKey] = field(default_factory=dict)
     """Keys that would have been its own, but did not make the same when they were audited."""
+    own_view: bool = False
+    """Whether the pathset that was looked at last holds something that is another for each process."""
     bound: str = ""
     """Why the result holds only where it was made, once that is known; nothing if it holds anywhere."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from taskvault.run.declaration import Declaration
 from taskvault.run.memory import Memory
+from taskvault.run.own_view import holds_own_view
 from taskvault.run.pathset import Item
 from taskvault.run.refusals import RunPlainly, RunUnstored
 from taskvault.run.report import Report
@@ -20,7 +21,7 @@ from taskvault.run.traced import TracedRun, Tracing
 from taskvault.run.traced_preparation import Prepared
 from taskvault.warm.launch_request import GO, NOT_HERE, done
 from taskvault.warm.launched import Launcher, LauncherGone, leave_free
-from taskvault.warm.own_views import OwnViews, holds_own_view
+from taskvault.warm.own_views import OwnViews
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import SpawningTracer, TracedCommand, TracedProcess
 

@@ -29,7 +29,7 @@ from taskvault.snapshots import ingest_settings
 from taskvault.warm.kept_content import KeptContent
 from taskvault.warm.launch_request import LaunchRequest, run_request
 from taskvault.warm.missed import Missed
-from taskvault.warm.own_views import OwnViews, holds_own_view
+from taskvault.warm.own_views import OwnViews
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import SpawningTracer
 
@@ -134,7 +134,7 @@ class Replayer:
             return Missed(
                 self._home, request, declaration, prepared, self._memory, self._tracer, self._own_views, patience_s
             )
-        if entry is None or holds_own_view(prepared.items):
+        if entry is None or prepared.own_view:
             raise NotHere
         result = read_result(entry, client.welcome.hash)
         return _Hit(request, declaration, prepared, entry, result, started_ns)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from taskvault.run import digest_table
@@ -15,7 +17,7 @@ from taskvault.run.digests import Digests
 from taskvault.run.memory import Memory, identity_of, planned
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Pathset
 from taskvault.run.quick_sight import QuickSight
-from taskvault.run.states import Sight
+from taskvault.run.states import DIRECTORY, Sight, state_of_directory
 from taskvault.run.steady import FILES_OF, TICK_NS, FileSystems, mapped_ns
 from tvfs.plugin_api import HashFunction, PluginRegistry
 
@@ -108,6 +110,22 @@ def test_what_is_remembered_never_tells_anything_else_than_a_fresh_look(tmp_path
         fresh = _seen(Sight(os.fsencode(root), Digests(BLAKE3)).states, plan.pathset)
         for _ in range(2):
             assert _seen(QuickSight(os.fsencode(root), BLAKE3, memory).planned_states, plan) == fresh
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o1777, 0o2775])
+def test_a_directory_is_the_same_at_a_quick_look(tmp_path: Path, mode: int) -> None:
+    place = tmp_path / "root" / "d"
+    place.mkdir(parents=True)
+    place.chmod(mode)
+    root = os.fsencode(place.parent)
+    # Also one of somebody else, and the root by its whole path.
+    paths = [b"d", os.fsencode(place), root, b"/", b"/proc/1"]
+    pathset = Pathset(PATHSET_FORMAT, [Item(path, int(Look.STATE)) for path in paths], [], [], False)
+    fresh = Sight(root, Digests(BLAKE3)).states(pathset)
+    assert QuickSight(root, BLAKE3, Memory()).planned_states(planned(pathset)) == fresh
+    for user, is_mine in ((7, True), (8, False)):
+        told = msgspec.msgpack.encode([[DIRECTORY, mode, is_mine, 0]])
+        assert state_of_directory(stat.S_IFDIR | mode, 7, user, 0) == told
 
 
 def _seen(look: Callable[[Any], list[bytes]], at: object) -> list[bytes] | None:
