@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from taskvault.run import (
     digests,
     outputs,
     pathset,
     places,
+    quick_sight,
     rules,
     settle,
     states,
@@ -57,7 +60,10 @@ def _untold(*without: Look) -> Callable[[], None]:
 
         _puts((states, "told", other), (settle, "told", other))()
         if Look.STATE in without:
-            _puts((states.Sight, "_content", lambda self, place, found: None))()
+            _puts(
+                (states.Sight, "_content", lambda self, place, found: None),
+                (quick_sight, "state_of_directory", lambda *a: msgspec.msgpack.encode([None])),
+            )()
         if Look.NAMES in without:
             _puts((states.Sight, "_names", lambda *a: None), (settle, "names_told", lambda names: None))()
         if Look.TARGET in without:
@@ -130,7 +136,13 @@ SWITCHES: dict[str, Switch] = {
         "the content of a file counts, not its size and time", _puts((digests.Digests, "__call__", _size_and_time))
     ),
     "state": Switch("what is at a path that was read or looked at counts", _untold(Look.STATE)),
-    "mode": Switch("permissions of what was looked at count", _puts((states.Sight, "_content", _stateless))),
+    "mode": Switch(
+        "permissions of what was looked at count",
+        _puts(
+            (states.Sight, "_content", _stateless),
+            (quick_sight, "state_of_directory", lambda *a: msgspec.msgpack.encode([[states.DIRECTORY, None]])),
+        ),
+    ),
     "names": Switch("the names in a directory that was listed count", _untold(Look.NAMES)),
     "absence": Switch("that something was not there counts", _untold(Look.ABSENCE)),
     "target": Switch("where symlinks on the way lead to counts", _untold(Look.TARGET)),
