@@ -19,6 +19,9 @@ PATHSET_FORMAT = 1
 MOST_PATHSETS = 16
 """Candidates kept for one weak key, the most recent first."""
 
+_SHORT = 256
+"""Bytes of a state that is remembered with its length: of files, as most are, and not of long listings."""
+
 MOST_CANDIDATE_BYTES = 1 << 20
 """Of all of them together, compressed: they lie in one row."""
 
@@ -135,10 +138,11 @@ def strong_keys(
 
 
 def _joined(states: Sequence[bytes]) -> bytes:
-    return b"".join(map(_with_length, states))
+    return b"".join([_known(state) if len(state) <= _SHORT else _with_length(state) for state in states])
 
 
-@lru_cache(16_384)
 def _with_length(state: bytes) -> bytes:
-    # Remembered: most states are the same in each call of a build.
     return len(state).to_bytes(4, "little") + state
+
+
+_known = lru_cache(16_384)(_with_length)

@@ -83,8 +83,8 @@ class Storing:
         found = list(notes_in(notes))
         if not found:
             return
-        assert executed.observation is not None, "a traced run is observed"
         try:
+            assert executed.observation is not None, "a traced run is observed"
             parts = Parts(executed.observation)
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
                 for note in found:
