@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -33,6 +34,12 @@ CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 60.0
 """One request, when the caller names no deadline: a commit may wait for a slow disk's fsync."""
 
+_FIRST_BYTES = 4096
+"""Room for a reply with its length: most fit, and are read at once."""
+
+_LATE = 0.9
+"""Of the time that one call may take: less is left, and the next call gets less."""
+
 _RETRY_S = 0.005
 """Between attempts to connect while the owner's queue of new connections is full."""
 
@@ -47,9 +54,10 @@ class Client:
     def __init__(self, connection: socket.socket, home: Path) -> None:
         """Wrap a connected socket; use `Client.connect`."""
         self._socket = connection
+        self._socket.setblocking(True)
+        self._limit_s = 0.0
         self._turn = threading.Lock()
-        self._unread = 0
-        """Replies that nobody has waited for yet."""
+        self._noted = b""
         self._welcome: m.Welcome | None = None
         self.home = home
 
@@ -141,18 +149,26 @@ class Client:
         _close_all(descriptors)
         return reply
 
-    def tell(self, request: m.RecordRun, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
-        """Send a request whose reply is read before that of the next one, and then thrown away.
-
-        Raise `DaemonUnreachable` or `DaemonWedged` if it could not be sent.
-        """
-        frame = encode(request)
+    def note(self, request: m.NoteRun) -> None:
+        """Send a request that has no reply, right behind the next one that has; see `tell_noted`."""
         with self._turn:
+            self._noted += encode(request)
+
+    @property
+    def has_noted(self) -> bool:
+        """Whether something waits for the next request."""
+        return bool(self._noted) and not self.is_closed
+
+    def tell_noted(self, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Send what waits for the next request; raise `DaemonUnreachable` or `DaemonWedged` if that cannot be done."""
+        with self._turn:
+            if not self.has_noted:
+                return
             try:
-                self._socket.settimeout(timeout_s)
-                self._socket.sendall(frame)
-                self._unread += 1
-            except TimeoutError:
+                self._limit(timeout_s)
+                self._socket.sendall(self._noted)
+                self._noted = b""
+            except BlockingIOError:
                 self.close()
                 raise DaemonWedged(self.home, timeout_s) from None
             except OSError as exc:
@@ -203,36 +219,46 @@ class Client:
             raise Refused(reply.kind, reply.message)
         return reply, descriptors
 
-    def _round_trip(self, frame: bytes, timeout_s: float, descriptors: list[int]) -> bytearray:
+    def _round_trip(self, frame: bytes, timeout_s: float, descriptors: list[int]) -> memoryview:
         deadline = time.monotonic() + timeout_s
+        received, count = bytearray(_FIRST_BYTES), 0
         try:
-            self._socket.settimeout(timeout_s)
+            self._limit(timeout_s)
             # The owner may have answered (why it hangs up, say) before it read everything.
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._socket.sendall(frame)
-            while self._unread:
-                self._receive(payload_length(self._receive(HEADER.size, deadline, descriptors)), deadline, descriptors)
-                self._unread -= 1
-            header = self._receive(HEADER.size, deadline, descriptors)
-            return self._receive(payload_length(header), deadline, descriptors)
-        except TimeoutError:
+                self._socket.sendall(frame + self._noted)
+                self._noted = b""
+            while count < HEADER.size:
+                count += self._receive(memoryview(received)[count:], deadline, descriptors)
+            length = HEADER.size + payload_length(received)
+            received += bytes(max(0, length - len(received)))
+            while count < length:
+                count += self._receive(memoryview(received)[count:], deadline, descriptors)
+        except (TimeoutError, BlockingIOError):
             raise DaemonWedged(self.home, timeout_s) from None
         except OSError as exc:
             raise DaemonUnreachable(self.home, exc.strerror or str(exc)) from exc
+        return memoryview(received)[HEADER.size : length]
 
-    def _receive(self, length: int, deadline: float, descriptors: list[int]) -> bytearray:
-        received = bytearray(length)
-        rest = memoryview(received)
-        while rest:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            self._socket.settimeout(left_s)
-            count = _receive_into(self._socket, rest, descriptors)
-            if count == 0:
-                raise DaemonUnreachable(self.home, "it closed the connection")
-            rest = rest[count:]
-        return received
+    def _receive(self, room: memoryview, deadline: float, descriptors: list[int]) -> int:
+        """Read what there is of the reply to one request, behind which nothing comes; return how many bytes."""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        if left_s < _LATE * self._limit_s:
+            self._limit(left_s)
+        count = _receive_into(self._socket, room, descriptors)
+        if count == 0:
+            raise DaemonUnreachable(self.home, "it closed the connection")
+        return count
+
+    def _limit(self, limit_s: float) -> None:
+        """Let the kernel end what waits so long with `BlockingIOError`: Python would make three calls of each one."""
+        if limit_s != self._limit_s:
+            limit = struct.pack("ll", int(limit_s), max(1, int(limit_s % 1 * 1e6)))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self._limit_s = limit_s
 
 
 def _connect(home: Path, deadline: float, timeout_s: float) -> socket.socket:

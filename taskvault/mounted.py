@@ -107,7 +107,7 @@ def publish_new(source: Path, target: Path) -> None:
         raise PathInTheWay(target, "exists already") from None
 
 
-def exchange(one: Path, other: Path) -> None:
+def exchange(one: str | Path, other: str | Path) -> None:
     """Swap two names in one step; each must exist."""
     _renameat2(one, other, _RENAME_EXCHANGE)
 
@@ -155,7 +155,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _renameat2(source: Path, target: Path, flags: int) -> None:
+def _renameat2(source: str | Path, target: str | Path, flags: int) -> None:
     import ctypes
 
     if _libc().renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)):

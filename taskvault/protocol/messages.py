@@ -36,6 +36,7 @@ from taskvault.protocol.message import SnapshotRef as SnapshotRef
 from taskvault.protocol.runs import FindRuns as FindRuns
 from taskvault.protocol.runs import GetRunSums as GetRunSums
 from taskvault.protocol.runs import MarkUnsteady as MarkUnsteady
+from taskvault.protocol.runs import NoteRun as NoteRun
 from taskvault.protocol.runs import RecordRun as RecordRun
 from taskvault.protocol.runs import RunRecord as RunRecord
 from taskvault.protocol.runs import RunReply as RunReply
@@ -406,6 +407,7 @@ Request = (
     | NameSnapshot
     | FindSnapshot
     | RecordRun
+    | NoteRun
     | FindRuns
     | GetRunSums
     | MarkUnsteady
@@ -492,3 +494,6 @@ ANSWERS: dict[type[Message], type[Message]] = {
     GetPluginUse: PluginUse,
 }
 """What answers each request, unless it is `Failed`."""
+
+UNANSWERED: frozenset[type[Message]] = frozenset({NoteRun})
+"""Requests that have no reply."""

@@ -44,6 +44,12 @@ class RecordRun(Message, frozen=True, tag=True):
     record: RunRecord
 
 
+class NoteRun(Message, frozen=True, tag=True):
+    """The same, and nobody waits: it is not answered, not even if it is refused."""
+
+    record: RunRecord
+
+
 class UnsteadyKey(msgspec.Struct, frozen=True):
     """A key whose run did not make the same when it was repeated: nothing is found under it, or stored."""
 

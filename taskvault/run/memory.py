@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.digest_table import DigestTable, Identity
 from taskvault.run.own_view import holds_own_view
-from taskvault.run.pathset import Look, Pathset, decode
+from taskvault.run.pathset import Item, Look, Pathset, decode
 from taskvault.run.steady import DIRECTORIES_OF, FILES_OF, TICK_NS, FileSystems, mapped_ns
 
 MOST_KEPT = 200_000
@@ -59,6 +61,7 @@ class Memory:
         self.now_ns = now_ns
         self._digests: dict[Identity, bytes] = {}
         self._plans: dict[bytes, Plan] = {}
+        self._items: dict[Item, Item] = {}
         self._likely: dict[bytes, tuple[float, bytes]] = {}
         self.states: dict[tuple[bytes, int], tuple[Identity, bytes]] = {}
         """By absolute path and look: what was there, and the state that was made of it."""
@@ -133,8 +136,14 @@ class Memory:
         if found is None:
             if len(self._plans) >= MOST_PATHSETS:
                 self._plans.clear()
-            found = self._plans[encoded] = planned(decode(encoded))
+            found = self._plans[encoded] = planned(self._shared(decode(encoded)))
         return found
+
+    def _shared(self, pathset: Pathset) -> Pathset:
+        """Return the pathset with the items that others have already: most of what two compiler calls look at."""
+        if len(self._items) >= MOST_KEPT:
+            self._items.clear()
+        return replace(pathset, items=[self._items.setdefault(item, item) for item in pathset.items])
 
 
 def planned(pathset: Pathset) -> Plan:

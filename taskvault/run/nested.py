@@ -70,7 +70,8 @@ class Note(msgspec.Struct, frozen=True):
             self.prepared_in,
         )  # fmt: skip
         return Prepared(
-            self.weak, self.weak.hash(hash_function), places, self.umask, hash_function, self.logical_roots
+            self.weak, self.weak.hash(hash_function), Path(self.root), self.scratch, lambda: places, self.umask,
+            hash_function, self.logical_roots,
         )  # fmt: skip
 
     def executed(self) -> Executed:

@@ -74,7 +74,7 @@ class Rehearsal:
         return again if again.verdict is Verdict.UNKNOWN else judged
 
     def _apart(self, client: Client, act: Callable[[], Judged], timeout_s: float) -> Judged:
-        scratch = Path(self.prepared.places.scratch)
+        scratch = Path(self.prepared.scratch)
         # Looked at from here: where users are mapped, apart the owners of files are not all known.
         is_ready = leads_to(client, self.prepared, self.stored)
 
@@ -96,7 +96,7 @@ class Rehearsal:
         return msgspec.msgpack.decode(answer, type=Judged)
 
     def _repeat(self, client: Client, tracer: Tracer) -> Judged:
-        scratch = Path(self.prepared.places.scratch)
+        scratch = Path(self.prepared.scratch)
         temporary, notes, own = scratch / "tmp", scratch / "inner", scratch.parent / ".own"
         for directory in (scratch, temporary, notes, own):
             directory.mkdir(mode=0o700)

@@ -29,9 +29,11 @@ from taskvault.snapshot_reference import dereference
 from tvfs import failpoints
 from tvfs.content import reapi
 from tvfs.content.names import unescape
+from tvfs.content.snapshot import Snapshot
 from tvfs.digest import HASH_BYTES, Digest
 from tvfs.errors import TaskVaultError
-from tvfs.ingest.materialise import materialise
+from tvfs.ingest.materialise import SubpathMissing, materialise
+from tvfs.ingest.one_file import write_one
 from tvfs.ingest.snapshot_source import SnapshotSource
 
 _Kind = TypeVar("_Kind")
@@ -149,7 +151,7 @@ def restore(
                 for number, path in enumerate(result.deleted):
                     _remove(place / f"{REPLAY_PREFIX}{number}", root, path, undo)
                 for output in result.outputs:
-                    _publish(place / output.path, root, output, undo)
+                    _publish(f"{place}/{output.path}", root, output, undo)
     return _in_order(streams, result.order)
 
 
@@ -170,27 +172,35 @@ def _is_plain(client: Client, result: StoredResult, root: Path, sources: Sources
 def _restore_files(result: StoredResult, root: Path, umask: int, sources: Sources) -> None:
     """Write each file into the root under a name of its own, then put all in place."""
     with staging(root) as prefix:
-        places = {output.path: Path(f"{prefix}-{number}") for number, output in enumerate(result.outputs)}
+        places = {output.path: f"{prefix}-{number}" for number, output in enumerate(result.outputs)}
+        snapshot, now_ns = dereference(result.snapshot), coarse_now_ns()
         try:
-            snapshot, now_ns = dereference(result.snapshot), coarse_now_ns()
             with sources() as source:
                 for path, place in places.items():
-                    inside = b"outputs/" + os.fsencode(path)
-                    materialise(source, snapshot, os.fsencode(place), subpath=inside, temporary=PARTIAL)
-                    os.utime(place, ns=(now_ns, now_ns), follow_symlinks=False)
+                    _write(source, snapshot, b"outputs/" + os.fsencode(path), place, now_ns)
             if umask != USUAL_UMASK:
                 _apply_umask(places.values(), umask)
             for path, mode in result.modes:
                 os.chmod(places[path], mode)
             for path in result.kept:
-                _keep_attributes(places[path], root / path)
+                _keep_attributes(Path(places[path]), root / path)
             failpoints.reach("replay.prepared")
             with _all_or_nothing() as undo:
                 for output in result.outputs:
                     _publish(places[output.path], root, output, undo)
         finally:
             for place in places.values():
-                remove(str(place))
+                remove(place)
+
+
+def _write(source: SnapshotSource, snapshot: Snapshot, inside: bytes, place: str, now_ns: int) -> None:
+    """Write what is at a path in a snapshot to a name of our own."""
+    entry = source.lookup(snapshot.index, inside)
+    if entry is None:
+        raise SubpathMissing(inside)
+    if not write_one(source, entry, place, mtime_ns=now_ns):
+        materialise(source, snapshot, os.fsencode(place), subpath=inside, temporary=PARTIAL)
+        os.utime(place, ns=(now_ns, now_ns), follow_symlinks=False)
 
 
 @contextmanager
@@ -225,14 +235,16 @@ def _all_or_nothing() -> Iterator[list[Callable[[], None]]]:
         raise
 
 
-def _publish(source: Path, root: Path, output: Output, undo: list[Callable[[], None]]) -> None:
-    target = root / output.path
-    if not Path(os.path.realpath(target.parent)).is_relative_to(root):
+def _publish(source: str, root: Path, output: Output, undo: list[Callable[[], None]]) -> None:
+    target = f"{root}/{output.path}"
+    directory = os.path.dirname(target)
+    # The root itself was resolved.
+    if "/" in output.path and not Path(os.path.realpath(directory)).is_relative_to(root):
         raise ResultUnusable(f"{output.path!r} would be written through a symbolic link, outside of the root")
     try:
         os.lstat(target)
     except FileNotFoundError:
-        _make_parents(target.parent, undo)
+        _make_parents(Path(directory), undo)
         os.rename(source, target)
         undo.append(partial(os.rename, target, source))
         return
@@ -282,7 +294,7 @@ def _make_parents(directory: Path, undo: list[Callable[[], None]]) -> None:
         undo.append(partial(os.rmdir, each))
 
 
-def _swap(source: Path, target: Path) -> None:
+def _swap(source: str, target: str) -> None:
     """Swap two names; what was at `target` stays at `source` until everything is in place."""
     try:
         exchange(source, target)
@@ -290,7 +302,7 @@ def _swap(source: Path, target: Path) -> None:
         if exc.errno != errno.EINVAL:
             raise
         # A file system that cannot swap in one step, such as NFS.
-        aside = source.with_name(f"{source.name}.aside")
+        aside = f"{source}.aside"
         os.rename(target, aside)
         os.rename(source, target)
         os.rename(aside, source)
@@ -302,7 +314,7 @@ def _give_one_time(place: Path) -> None:
         os.utime(path, ns=(now_ns, now_ns), follow_symlinks=False)
 
 
-def _apply_umask(paths: Iterable[Path], umask: int) -> None:
+def _apply_umask(paths: Iterable[str | Path], umask: int) -> None:
     for path in paths:
         mode = os.lstat(path).st_mode
         if not stat.S_ISLNK(mode):

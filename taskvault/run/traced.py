@@ -329,7 +329,8 @@ def _scratch(prepared: Prepared) -> Iterator[tuple[Path, Path]]:
 
     Their names are the same whenever the same runs, so that nothing that names them differs.
     """
-    wanted = Path(prepared.places.scratch)
+    _ = prepared.places  # as they are before the command can change where they lead
+    wanted = Path(prepared.scratch)
     try:
         wanted.parent.mkdir(mode=0o700, exist_ok=True)
         status = os.lstat(wanted.parent)

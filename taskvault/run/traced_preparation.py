@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
@@ -33,13 +34,17 @@ HIDDEN_DIRECTORY = ".taskvault"
 """At the top of a mount: where the owner prepares what clients then publish."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Prepared:
     """One run."""
 
     weak: WeakKey
     weak_hash: bytes
-    places: Places
+    root: Path
+    """Absolute, symlinks resolved."""
+    scratch: str
+    """The run's own directory for temporary files."""
+    find_places: Callable[[], Places]
     umask: int
     hash_function: HashFunction
     logical_roots: frozenset[str]
@@ -54,15 +59,15 @@ class Prepared:
     bound: str = ""
     """Why the result holds only where it was made, once that is known; nothing if it holds anywhere."""
 
-    @property
-    def root(self) -> Path:
-        """Absolute, symlinks resolved."""
-        return Path(self.places.root)
+    @cached_property
+    def places(self) -> Places:
+        """Kinds of place, as they are when this is first asked: before it starts, and not for a hit, which has none."""
+        return self.find_places()
 
     @property
     def whereabouts(self) -> Whereabouts:
         """Where it runs, as far as what it makes may tell."""
-        return Whereabouts(self.places.root, self.logical_roots, self.places.scratch)
+        return Whereabouts(str(self.root), self.logical_roots, self.scratch)
 
     @property
     def known_key(self) -> str:
@@ -76,11 +81,11 @@ class Prepared:
 
     def sight(self, digests: Digests) -> Sight:
         """Return a fresh look at the disk; `digests` may be what others have read already."""
-        return Sight(os.fsencode(self.places.root), digests)
+        return Sight(os.fsencode(self.root), digests)
 
     def quick_sight(self, memory: Memory) -> QuickSight:
         """Return a fresh look at everything that a pathset names."""
-        return QuickSight(os.fsencode(self.places.root), self.hash_function, memory)
+        return QuickSight(os.fsencode(self.root), self.hash_function, memory)
 
     def facts(self) -> dict[str, str]:
         """Everything in the key beside arguments, inputs and environment, for the history."""
@@ -116,9 +121,10 @@ def prepare_traced(
         platform={**_machine(declaration.rules), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
     )
     weak_hash = weak.hash(hash_function)
-    places = _places(client, root, weak_hash, declaration)
+    scratch = _scratch(weak_hash, declaration.environment)
     logical_roots = _logical_roots(request.environment.get("PWD", ""), workdir)
-    return Prepared(weak, weak_hash, places, umask, hash_function, logical_roots)
+    places = partial(_places, client, root, scratch, declaration)
+    return Prepared(weak, weak_hash, declaration.place.root, scratch, places, umask, hash_function, logical_roots)
 
 
 def _logical_roots(logical: str, workdir: str) -> frozenset[str]:
@@ -141,16 +147,19 @@ def _machine(project: ProjectRules) -> dict[str, str]:
     }
 
 
-def _places(client: Client, root: str, weak_hash: bytes, declaration: Declaration) -> Places:
+def _scratch(weak_hash: bytes, environment: Mapping[str, str]) -> str:
+    temporary = os.path.realpath(environment.get("TMPDIR") or "/tmp")  # noqa: S108  # what programs take themselves
+    return os.path.join(temporary, f"taskvault-{os.getuid()}", weak_hash.hex()[:16])
+
+
+def _places(client: Client, root: str, scratch: str, declaration: Declaration) -> Places:
     environment, project = declaration.environment, declaration.rules
     user_home = environment.get("HOME", "")
     sockets = {str(client.home / SOCKET_NAME), os.path.realpath(client.home / SOCKET_NAME)}
-    temporary = os.path.realpath(environment.get("TMPDIR") or "/tmp")  # noqa: S108  # what programs take themselves
     mount = client.welcome.mount
-    scratch_base = os.path.join(temporary, f"taskvault-{os.getuid()}")
     return Places(
         root=root,
-        scratch=os.path.join(scratch_base, weak_hash.hex()[:16]),
+        scratch=scratch,
         home=os.path.realpath(user_home) if user_home else "",
         sockets=frozenset(sockets),
         channels=frozenset(_jobserver(environment.get("MAKEFLAGS", ""))),

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from taskvault.client import Client
 from taskvault.content_source import PackedChunks, RowReader
 from taskvault.plugins import plugin_registry
+from tvfs.content.tree_index import IndexEntry
 from tvfs.digest import ChunkId
-from tvfs.ingest.snapshot_source import SnapshotSource
+from tvfs.ingest.snapshot_source import ReadChunks, ReadRows, SnapshotSource
 from tvfs.plugin_api import Codec, HashFunction
 
 MOST_BYTES = 64 << 20
 LARGEST_BYTES = 1 << 20
 """What is larger is read again: it costs little beside what is done with it."""
+
+MOST_ENTRIES = 50_000
 
 _Key = tuple[str, bytes]
 _CHUNK = "chunk"
@@ -29,6 +32,8 @@ class KeptContent:
         self._bytes = 0
         self._registry = plugin_registry()
         self._codecs: dict[str, Mapping[int, Codec]] = {}
+        self._entries: dict[tuple[bytes, bytes], IndexEntry] = {}
+        """By index id and path: what was found there, and is there for ever."""
 
     def hash_function(self, name: str) -> HashFunction:
         """Return the function; raise `PluginUnknown` or `PluginBroken`."""
@@ -64,7 +69,7 @@ class KeptContent:
             return found
 
         try:
-            yield SnapshotSource(read_rows, read_chunks, hash_function)
+            yield _KnownEntries(self._entries, read_rows, read_chunks, hash_function)
         finally:
             chunks.close()
 
@@ -79,3 +84,28 @@ class KeptContent:
         self._kept[key] = value
         while self._bytes > MOST_BYTES:
             self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
+class _KnownEntries(SnapshotSource):
+    """A source that looks a path up once."""
+
+    def __init__(
+        self,
+        known: dict[tuple[bytes, bytes], IndexEntry],
+        read_rows: ReadRows,
+        read_chunks: ReadChunks,
+        hash_function: HashFunction,
+    ) -> None:
+        super().__init__(read_rows, read_chunks, hash_function)
+        self._known = known
+
+    def lookup(self, index: bytes, path: bytes) -> IndexEntry | None:
+        """Return the entry at a path below a directory, or None."""
+        found = self._known.get((index, path))
+        if found is None:
+            found = super().lookup(index, path)
+            if found is not None:
+                if len(self._known) >= MOST_ENTRIES:
+                    self._known.clear()
+                self._known[index, path] = found
+        return found

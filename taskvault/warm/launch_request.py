@@ -13,11 +13,10 @@ from tvfs.errors import TaskVaultError
 
 HEADER = struct.Struct("=8s4I")
 """Magic, bytes that follow, umask, number of arguments and of variables."""
-MAGIC = b"tvlaunc1"
+MAGIC = b"tvlaunc2"
 MOST_BYTES = 16 << 20
 
 NOT_HERE = b"N"
-READY = b"R"
 MISSED = b"M"
 GO = b"G"
 

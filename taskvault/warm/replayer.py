@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from taskvault.client import Client
-from taskvault.protocol.messages import Entry, RecordRun
+from taskvault.protocol.messages import Entry, NoteRun, RecordRun
 from taskvault.run.audit_after_hit import audit_every
 from taskvault.run.declaration import Declaration, declare
 from taskvault.run.digest_table import DigestTable
@@ -37,6 +37,9 @@ KEPT_CONNECTION_S = 5.0
 """What the owner told a connection stays as long as that: nothing of it is to stay for ever."""
 
 MOST_PATIENCE_S = 60.0
+
+TOLD_S = 1.0
+"""For the owner to take what goes into the history."""
 
 TOLD_AGAIN_S = 3600.0
 """After that a hit is recorded in full again: with everything that it looked at, to be compared with."""
@@ -107,8 +110,19 @@ class Replayer:
         """Forget what is remembered of files: something was mounted or unmounted."""
         self._memory = None
 
+    @property
+    def has_noted(self) -> bool:
+        """Whether the owner has not been told everything yet."""
+        return self._client is not None and self._client.has_noted
+
+    def tell_noted(self) -> None:
+        """Tell the owner what it would be told with the next request; trouble with that changes nothing."""
+        if self._client is not None:
+            with suppress(TaskVaultError):
+                self._client.tell_noted(timeout_s=TOLD_S)
+
     def rest(self) -> None:
-        """Let go of the connection, and of what the owner keeps for it."""
+        """Let go of the connection, and of what the owner keeps for it; it is not told anything more."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -169,7 +183,7 @@ class Replayer:
 
     def _recorded(self, client: Client, hit: _Hit, duration_ns: int) -> bytes:
         """Add the run to the history, and return what is said of it; trouble with that changes nothing."""
-        what = f"{hit.entry.key} {hit.prepared.places.root}"
+        what = f"{hit.entry.key} {hit.prepared.root}"
         is_told = time.monotonic() - self._told.get(what, -TOLD_AGAIN_S) < TOLD_AGAIN_S
         make = record_of(
             None if is_told else hit.prepared,
@@ -187,13 +201,14 @@ class Replayer:
             if not is_told:
                 self._told[what] = time.monotonic()
             if hit.request.quiet:
-                client.tell(RecordRun(record), timeout_s=1.0)
+                client.note(NoteRun(record))
             else:
-                record = client.call(RecordRun(record), timeout_s=1.0).record
+                record = client.call(RecordRun(record), timeout_s=TOLD_S).record
         return b"" if hit.request.quiet else os.fsencode(f"tv: {line(record)}\n")
 
     def _connected(self, patience_s: float) -> Client:
         if self._client is not None and time.monotonic() - self._connected_s > KEPT_CONNECTION_S:
+            self.tell_noted()
             self.rest()
         if self._client is None or self._client.is_closed:
             self._client = Client.connect(self._home, timeout_s=patience_s)

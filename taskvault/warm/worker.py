@@ -19,7 +19,6 @@ from taskvault.warm.launch_request import (
     MISSED,
     MOST_BYTES,
     NOT_HERE,
-    READY,
     LaunchRequest,
     NotUnderstood,
     done,
@@ -35,8 +34,11 @@ REST_S = 1.0
 REQUEST_S = 2.0
 """For a launcher to say all that it wants."""
 
-GO_S = 2.0
-"""For a launcher to answer."""
+NOTED_S = 0.02
+"""Without a request, before the owner is told what it is told with the next one: sooner than anybody can ask for it."""
+
+_GIVEN = 2
+"""Descriptors that come with a request."""
 
 OUTDATED = 75
 """Exit status of a worker that found that the installed code has changed."""
@@ -76,22 +78,33 @@ class Worker:
         with select.epoll() as waiting:
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             waiting.register(parent, select.EPOLLIN)
-            while True:
-                ready = waiting.poll(REST_S)
-                if not ready:
-                    self._replayer.rest()
-                    gc.collect()
-                    ready = waiting.poll()
-                if any(descriptor == parent for descriptor, _ in ready):
-                    return 0
-                self._used()
-                self._reap()
-                if self._code.has_changed():
-                    return OUTDATED
-                with suppress(BlockingIOError):
-                    connection, _ = self._listener.accept()
-                    with connection:
-                        self._answer(connection)
+            try:
+                while True:
+                    ready = self._waited(waiting)
+                    if any(descriptor == parent for descriptor, _ in ready):
+                        return 0
+                    self._used()
+                    self._reap()
+                    if self._code.has_changed():
+                        return OUTDATED
+                    with suppress(BlockingIOError):
+                        connection, _ = self._listener.accept()
+                        with connection:
+                            self._answer(connection)
+            finally:
+                self._replayer.tell_noted()
+
+    def _waited(self, waiting: select.epoll) -> list[tuple[int, int]]:
+        """Return what is ready; meanwhile do what is better done when nobody waits for us."""
+        ready = waiting.poll(NOTED_S) if self._replayer.has_noted else []
+        if not ready:
+            self._replayer.tell_noted()
+            ready = waiting.poll(REST_S)
+        if not ready:
+            self._replayer.rest()
+            gc.collect()
+            ready = waiting.poll()
+        return ready
 
     def _answer(self, connection: socket.socket) -> None:
         if self._mounts_changed.poll(0):
@@ -104,8 +117,8 @@ class Worker:
             if _peer_user(connection) != os.geteuid():
                 return
             try:
-                with _received(connection) as asked:
-                    replayed = self._replayer.replay(asked, lambda: _may_go(connection))
+                with _received(connection) as (asked, turn):
+                    replayed = self._replayer.replay(asked, lambda: _may_go(connection, turn))
                     if isinstance(replayed, Missed):
                         self._leave_to_launcher(connection, replayed)
                         return
@@ -144,15 +157,15 @@ def _peer_user(connection: socket.socket) -> int:
 
 
 @contextmanager
-def _received(connection: socket.socket) -> Iterator[LaunchRequest]:
-    """Yield a request, in its directory and with its umask; raise `NotUnderstood` or `OSError`."""
-    part, descriptors, _, _ = socket.recv_fds(connection, HEADER.size, 1, socket.MSG_CMSG_CLOEXEC)
+def _received(connection: socket.socket) -> Iterator[tuple[LaunchRequest, int]]:
+    """Yield a request, in its directory and with its umask, and the turn; raise `NotUnderstood` or `OSError`."""
+    part, descriptors, _, _ = socket.recv_fds(connection, HEADER.size, _GIVEN, socket.MSG_CMSG_CLOEXEC)
     try:
         header = bytearray(part)
         while len(header) < HEADER.size:
             header += _some(connection, HEADER.size - len(header))
         magic, length = HEADER.unpack(header)[:2]
-        if magic != MAGIC or length > MOST_BYTES or len(descriptors) != 1:
+        if magic != MAGIC or length > MOST_BYTES or len(descriptors) != _GIVEN:
             raise NotUnderstood
         body = bytearray()
         while len(body) < length:
@@ -161,7 +174,7 @@ def _received(connection: socket.socket) -> Iterator[LaunchRequest]:
         os.fchdir(descriptors[0])
         umask = os.umask(asked.umask)
         try:
-            yield asked
+            yield asked, descriptors[1]
         finally:
             os.umask(umask)
             os.chdir("/")
@@ -177,11 +190,14 @@ def _some(connection: socket.socket, most: int) -> bytes:
     return part
 
 
-def _may_go(connection: socket.socket) -> bool:
-    """Tell that there is a hit; whether the launcher is still there, and has not begun to run the command itself."""
-    connection.sendall(READY)
-    connection.settimeout(GO_S)
-    return connection.recv(1) == GO
+def _may_go(connection: socket.socket, turn: int) -> bool:
+    """Take the turn; whether the launcher is still there, and has not taken it to run the command itself."""
+    connection.setblocking(False)
+    with suppress(BlockingIOError):
+        connection.recv(1, socket.MSG_PEEK)  # it says nothing while it waits, and so it is gone
+        return False
+    connection.settimeout(REQUEST_S)
+    return os.read(turn, 1) == GO
 
 
 def _send(connection: socket.socket, answer: bytes, kept_back: bytes) -> None:

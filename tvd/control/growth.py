@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from taskvault.protocol.messages import MarkEvictable, NameSnapshot, PrepareAttach, RecordRun, Reply, SaveEntry
+from taskvault.protocol.messages import MarkEvictable, NameSnapshot, NoteRun, PrepareAttach, RecordRun, Reply, SaveEntry
 from tvd.control.answer import Answer, Handler, Table
 from tvfs.vault.room import Room
 
 ROWS_BYTES = 16 << 10
 """What the rows of one request take at most beside what it brings, twice: see `Catalog.disk_use`."""
 
-GROWING = frozenset({SaveEntry, RecordRun, NameSnapshot, PrepareAttach, MarkEvictable})
+GROWING = frozenset({SaveEntry, RecordRun, NoteRun, NameSnapshot, PrepareAttach, MarkEvictable})
 """Not what removes things, though it writes rows too: that is for what is kept."""
 
 S = TypeVar("S")

@@ -12,6 +12,7 @@ from taskvault.protocol.messages import (
     FindRuns,
     GetRunSums,
     MarkUnsteady,
+    NoteRun,
     RecordRun,
     RunRecord,
     RunReply,
@@ -60,12 +61,13 @@ class RunsRequests:
         """Handlers by request."""
         return {
             RecordRun: self.record,
+            NoteRun: self.record,
             FindRuns: self.find,
             GetRunSums: self.sums,
             MarkUnsteady: self.mark_unsteady,
         }
 
-    async def record(self, session: VaultSession, request: RecordRun) -> RunReply:
+    async def record(self, session: VaultSession, request: RecordRun | NoteRun) -> RunReply:
         """History, so nobody waits for the disk; the entry that a stored run made is shown under the run's id."""
         record = msgspec.structs.replace(request.record, user=session.peer.uid)
         run = self._vault.runs.append(

@@ -7,6 +7,7 @@ connection was promised is in its session, which is closed with it.
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ import structlog
 import trio
 
 from taskvault.protocol.framing import FrameTooLarge, ProtocolError
-from taskvault.protocol.messages import Failed, Hello, Request
+from taskvault.protocol.messages import UNANSWERED, Failed, Hello, Request
 from tvd.config import ControlConfig
 from tvd.control.answer import Answer, Table
 from tvd.control.connection import Connection
@@ -111,7 +112,7 @@ class ControlServer(Generic[S]):
         for scope in self._idle:
             scope.cancel()
 
-    async def _accept(self) -> trio.socket.SocketType | None:
+    async def _accept(self) -> socket.socket | None:
         try:
             accepted, _address = await self._listener.accept()
         except OSError as exc:
@@ -119,13 +120,15 @@ class ControlServer(Generic[S]):
                 self._log.warning("cannot accept a connection", error=exc.strerror)
                 await trio.sleep(_ACCEPT_RETRY_S)
             return None
-        return accepted
+        connected = socket.socket(fileno=accepted.detach())
+        connected.setblocking(False)
+        return connected
 
-    async def _serve_connection(self, stream: trio.socket.SocketType) -> None:
-        connection = Connection(stream, self._settings)
+    async def _serve_connection(self, connected: socket.socket) -> None:
+        connection = Connection(connected, self._settings)
         self._connections += 1
         try:
-            peer = peer_of(stream)
+            peer = peer_of(connected)
             await self._admit(connection, peer)
         except OSError:  # it hung up before we looked
             pass
@@ -168,7 +171,8 @@ class ControlServer(Generic[S]):
                 return
             answer = await self._carry_out(session, request)
             try:
-                await self._send(connection, answer)
+                if type(request) not in UNANSWERED:
+                    await self._send(connection, answer)
             except ProtocolError as exc:
                 self._log.warning("connection closed", reason=exc.reason, uid=peer.uid, pid=peer.pid)
                 return

@@ -48,7 +48,8 @@ def _check_text(what: str, name: str) -> None:
         raise NameInvalid(
             what, name, f"has {length} bytes and at most {MAX_NAME_BYTES} are possible; shorten it, or use its hash"
         )
-    if any(unicodedata.category(character) == "Cc" for character in name):
+    # Nothing that is printable is a control character, and that is asked of the whole text at once.
+    if not name.isprintable() and any(unicodedata.category(character) == "Cc" for character in name):
         raise NameInvalid(what, name, "contains a control character; use printable text")
 
 

@@ -1,12 +1,12 @@
 /* Asks the warm process for a replay, and gives back what it says.
  *
- * We send: "tvlaunc1", then four numbers of 32 bits (bytes that follow, umask, arguments, variables), then texts, each ended by
- * a NUL: our identity, the arguments, the variables.  The working directory comes as a descriptor.
- * It answers N: not here; M: nothing is stored, and we are to run the command for it (run.c); or R: a result is known, and nothing
- * has been done yet.  We send G: only then it begins.
- * At last comes D, four numbers (exit status; the one if what was written is lost; bytes of the report; bytes of parts), the
- * report and the parts; many bytes of parts come as a descriptor of a file in memory.  A part is the number of a stream
- * in one byte, a length of 32 bits, and that many bytes.
+ * We send: "tvlaunc2", then four numbers of 32 bits (bytes that follow, umask, arguments, variables), then texts, each ended by
+ * a NUL: our identity, the arguments, the variables.  Two descriptors come with it: the working directory, and the turn, a
+ * pipe with one byte in it.  Who reads that byte may act: the warm process before it replays, or we before we do without it.
+ * It answers N: not here; M: nothing is stored, and we are to run the command for it (run.c); or, when it has replayed, D,
+ * four numbers (exit status; the one if what was written is lost; bytes of the report; bytes of parts), the report and the
+ * parts; many bytes of parts come as a descriptor of a file in memory.  A part is the number of a stream in one byte, a
+ * length of 32 bits, and that many bytes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,11 +25,10 @@
 #include "launch.h"
 #include "talk.h"
 
-#define MAGIC "tvlaunc1"
+#define MAGIC "tvlaunc2"
 #define ANSWER_MS 1500   /* to look at what counts; where much must be read, the next one finds it read */
 #define REPLAY_MS 600000 /* it has begun: as long as it lives it goes on */
 #define HEADER_BYTES 24
-#define DONE_BYTES 17
 #define MOST_REPORT_BYTES 65536
 #define MOST_INLINE_BYTES 65536
 
@@ -41,7 +40,31 @@ static size_t texts_length(char *const *texts, uint32_t *count)
     return length;
 }
 
-static bool send_request(int peer, const char *identity, char *const *arguments, char *const *environment, long long deadline)
+/* Returns the end of the turn that is read. */
+static int make_turn(void)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
+        return -1;
+    bool made = write(ends[1], "G", 1) == 1;
+    close(ends[1]);
+    if (made)
+        return ends[0];
+    close(ends[0]);
+    return -1;
+}
+
+static bool take_turn(int turn)
+{
+    char it;
+    ssize_t got;
+    while ((got = read(turn, &it, 1)) < 0 && errno == EINTR)
+        ;
+    return got == 1;
+}
+
+static bool send_request(int peer, int turn, const char *identity, char *const *arguments, char *const *environment,
+                         long long deadline)
 {
     mode_t mask = umask(0);
     umask(mask);
@@ -50,8 +73,8 @@ static bool send_request(int peer, const char *identity, char *const *arguments,
     length += texts_length(environment, &numbers[3]);
     numbers[0] = (uint32_t)length;
     char *frame = malloc(HEADER_BYTES + length), *at = frame;
-    const struct descriptors directory = {{open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)}, 1};
-    if (!frame || directory.at[0] < 0 || length > 16 << 20)
+    const struct descriptors given = {{open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), turn}, 2};
+    if (!frame || given.at[0] < 0 || length > 16 << 20)
         return false;
     at = mempcpy(at, MAGIC, 8);
     at = mempcpy(at, numbers, sizeof numbers);
@@ -60,8 +83,8 @@ static bool send_request(int peer, const char *identity, char *const *arguments,
         at = stpcpy(at, *text) + 1;
     for (char *const *text = environment; *text; text++)
         at = stpcpy(at, *text) + 1;
-    bool sent = send_all(peer, frame, HEADER_BYTES + length, &directory, deadline);
-    close(directory.at[0]);
+    bool sent = send_all(peer, frame, HEADER_BYTES + length, &given, deadline);
+    close(given.at[0]);
     free(frame);
     return sent;
 }
@@ -86,25 +109,23 @@ static int write_parts(const char *parts, size_t length)
     return 0;
 }
 
-static void give_back(int peer)
+/* `memory` is what came with the D. */
+static void give_back(int peer, struct descriptors *memory)
 {
-    char done[DONE_BYTES];
     uint32_t numbers[4];
-    struct descriptors memory = {0};
     long long deadline = now_ms() + REPLAY_MS;
-    if (!receive_all(peer, done, sizeof done, &memory, deadline) || done[0] != 'D')
+    if (!receive_all(peer, numbers, sizeof numbers, memory, deadline))
         return;
-    memcpy(numbers, done + 1, sizeof numbers);
     char *report = numbers[2] <= MOST_REPORT_BYTES ? malloc(numbers[2] + 1) : NULL, *parts;
-    if (!report || !receive_all(peer, report, numbers[2], &memory, deadline))
+    if (!report || !receive_all(peer, report, numbers[2], memory, deadline))
         return;
     if (numbers[3] > MOST_INLINE_BYTES) {
-        parts = mmap(NULL, numbers[3], PROT_READ, MAP_PRIVATE, memory.count ? memory.at[0] : -1, 0);
+        parts = mmap(NULL, numbers[3], PROT_READ, MAP_PRIVATE, memory->count ? memory->at[0] : -1, 0);
         if (parts == MAP_FAILED)
             return;
     } else {
         parts = malloc(numbers[3] + 1);
-        if (!parts || !receive_all(peer, parts, numbers[3], &memory, deadline))
+        if (!parts || !receive_all(peer, parts, numbers[3], memory, deadline))
             return;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -147,23 +168,25 @@ void ask_warm_process(const char *python, const char *home, char *const *argumen
 {
     char place[sizeof ((struct sockaddr_un *)0)->sun_path], identity[MOST_IDENTITY_BYTES], answer = 'N';
     bool is_missing = false;
-    struct descriptors unwanted = {0};
+    struct descriptors memory = {0};
     if (!describe_identity(identity, sizeof identity) ||
         !name_socket(python, home, identity, environment, place, sizeof place))
         return;
-    int peer = connected(place, &is_missing);
-    if (peer < 0) {
-        if (is_missing)
-            start_warm_process((const char *const[]){python, home, identity, place}, environment);
-        return;
-    }
+    int peer = connected(place, &is_missing), turn = peer < 0 ? -1 : make_turn();
+    if (peer < 0 && is_missing)
+        start_warm_process((const char *const[]){python, home, identity, place}, environment);
     long long deadline = now_ms() + ANSWER_MS;
-    if (send_request(peer, identity, arguments, environment, deadline) &&
-        receive_all(peer, &answer, 1, &unwanted, deadline)) {
-        if (answer == 'R' && send_all(peer, "G", 1, NULL, deadline))
-            give_back(peer);
-        else if (answer == 'M' && has_our_rights(process_at(peer)))
+    if (turn >= 0 && send_request(peer, turn, identity, arguments, environment, deadline)) {
+        bool is_answered = receive_all(peer, &answer, 1, &memory, deadline);
+        if (!is_answered && !take_turn(turn)) /* it has begun */
+            is_answered = receive_all(peer, &answer, 1, &memory, now_ms() + REPLAY_MS);
+        if (is_answered && answer == 'D')
+            give_back(peer, &memory);
+        else if (is_answered && answer == 'M' && has_our_rights(process_at(peer)))
             run_for_warm_process(peer);
     }
-    close(peer);
+    if (turn >= 0)
+        close(turn);
+    if (peer >= 0)
+        close(peer);
 }

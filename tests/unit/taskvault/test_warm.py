@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from taskvault.warm.launch_request import (
     run_request,
 )
 from taskvault.warm.pool import Pool
+from taskvault.warm.worker import _may_go
 
 
 def frame(identity: bytes, arguments: list[bytes], variables: list[bytes]) -> tuple[bytes, bytes]:
@@ -122,3 +124,35 @@ def test_a_pool_that_nobody_asks_ends(place: Path) -> None:
 def test_a_pool_whose_workers_all_die_gives_up(place: Path) -> None:
     Pool(place, place.parent / "home", lambda *_: 0).run(1)
     assert not place.exists()
+
+
+@pytest.fixture
+def turn() -> Iterator[int]:
+    reads, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.write(writes, b"G")
+    os.close(writes)
+    yield reads
+    os.close(reads)
+
+
+def test_only_who_takes_the_turn_first_acts(turn: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert _may_go(ours, turn)
+        assert os.read(turn, 1) == b""  # so a launcher whose patience ends now waits for us
+        assert not _may_go(ours, turn)
+
+
+def test_a_turn_that_the_launcher_has_taken_is_not_ours(turn: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert os.read(turn, 1) == b"G"
+        assert not _may_go(ours, turn)
+
+
+def test_nothing_is_done_for_a_launcher_that_is_gone(turn: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        assert not _may_go(ours, turn)
+        assert os.read(turn, 1) == b"G"

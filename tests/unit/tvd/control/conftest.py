@@ -51,6 +51,7 @@ class FakeDaemon:
     go_on: trio.Event = field(default_factory=trio.Event)
     served: trio.Event = field(default_factory=trio.Event)
     rows: bytes = b""
+    noted: list[str] = field(default_factory=list)
     server: ControlServer[FakeSession] | None = None
 
     def start(self, **settings: Any) -> None:
@@ -73,6 +74,7 @@ class FakeDaemon:
             m.FindMissing: self.wait,
             m.GetRows: self.long_answer,
             m.OpenPack: self.open_pack,
+            m.NoteRun: self.note,
         }
 
     def open_session(self, peer: Peer) -> FakeSession:
@@ -100,6 +102,13 @@ class FakeDaemon:
         descriptor = os.memfd_create("pack")
         os.write(descriptor, b"this pack")
         return Answer(m.PackOpened(7, 100), (descriptor,))
+
+    async def note(self, session: FakeSession, request: m.NoteRun) -> m.RunReply:
+        self.noted.append(request.record.root)
+        self.request_begun.set()
+        if request.record.root == "/refused":
+            raise SomethingWrong("It is Monday; come back tomorrow.")
+        return m.RunReply(request.record)
 
     async def _serve(self) -> None:
         assert self.server is not None

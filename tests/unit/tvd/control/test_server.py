@@ -138,6 +138,75 @@ async def test_a_client_that_is_slow_does_not_keep_others_waiting(
             await daemon.session_closed.wait()  # the lazy one's: it never read its reply
 
 
+def noted(root: str) -> m.NoteRun:
+    return m.NoteRun(m.RunRecord("", 1, 2, ["make"], root, ".", "main", "", "hit", "", 0))
+
+
+async def test_what_is_noted_goes_behind_the_next_request_and_is_never_answered(daemon: Any) -> None:
+    daemon.start()
+    daemon.go_on.set()
+    with await connect(daemon) as client:
+        client.note(noted("/one"))
+        client.note(noted("/refused"))
+        assert (client.has_noted, daemon.noted) == (True, [])
+        for number in range(3):
+            # Whatever came back of a note would be taken for the answer to the next request.
+            assert (await call(client, m.FindMissing([b"%d" % number]))).chunk_ids == [b"%d" % number]
+        assert (client.has_noted, daemon.noted) == (False, ["/one", "/refused"])
+
+
+async def test_what_is_noted_is_sent_alone_if_there_is_no_next_request(daemon: Any) -> None:
+    daemon.start()
+    with await connect(daemon) as client:
+        client.note(noted("/one"))
+        client.tell_noted()
+        assert not client.has_noted
+        await daemon.request_begun.wait()
+    assert daemon.noted == ["/one"]
+
+
+async def test_a_note_to_a_daemon_that_has_gone_is_an_error_that_says_so(daemon: Any) -> None:
+    daemon.start()
+    with await connect(daemon) as client:
+        daemon.server.drain()
+        await daemon.served.wait()
+        client.note(noted("/one"))
+        with pytest.raises(DaemonUnreachable):
+            client.tell_noted()
+        assert not client.has_noted
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 40])
+async def test_requests_that_come_in_other_pieces_than_frames_are_all_answered(daemon: Any, cut: int) -> None:
+    daemon.start()
+    daemon.go_on.set()
+    frames = encode(m.Hello()) + b"".join(encode(m.FindMissing([b"%d" % number])) for number in range(3))
+    with raw_connection(daemon) as connection:
+        connection.sendall(frames[:cut])
+        await trio.testing.wait_all_tasks_blocked()
+        connection.sendall(frames[cut:])
+        connection.shutdown(socket.SHUT_WR)
+        answered = await in_thread(read_all, connection)
+    assert answered.endswith(b"".join(encode(m.Missing([b"%d" % number])) for number in range(3)))
+
+
+async def test_one_who_sends_without_a_pause_does_not_keep_others_waiting(daemon: Any) -> None:
+    daemon.start()
+    daemon.go_on.set()
+    noted_before: list[int] = []
+
+    async def other() -> None:
+        noted_before.append(len(daemon.noted))
+
+    with raw_connection(daemon) as connection:
+        connection.sendall(encode(m.Hello()) + b"".join(encode(noted(f"/{number}")) for number in range(50)))
+        await daemon.request_begun.wait()
+        daemon.nursery.start_soon(other)
+        await trio.testing.wait_all_tasks_blocked()
+    assert noted_before[0] < 50
+    assert len(daemon.noted) == 50
+
+
 HOSTILE = {
     "not a message": struct.pack(">I", 4) + b"\xde\xad\xbe\xef",
     "an empty frame": struct.pack(">I", 0),
