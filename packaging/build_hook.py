@@ -1,7 +1,7 @@
 """Compiles the native programs while a wheel is built, or this checkout is installed for development.
 
-Without a C compiler, or elsewhere than on x86-64, the wheel has none: the tracer through strace serves, and every call
-of `tv run` starts Python.
+Without a C compiler, or elsewhere than on x86-64, the wheel has none: the tracer through strace serves, every call of
+`tv run` starts Python, and paths are looked at one by one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 TRACER = Path("plugins/tvplugins/tracer/native")
 LAUNCHER = Path("taskvault/warm/native")
+LOOKS = Path("taskvault/run/native")
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
 # A block of bytes that needs nothing of the program that it is mapped into.
 ALONE = [
@@ -46,6 +47,7 @@ PRODUCTS = {
     },
     # Without libraries to load it starts in half the time.
     LAUNCHER: {"taskvault-launch": [*FLAGS, "-static", *LAUNCHER_SOURCES]},
+    LOOKS: {"taskvault-looks.so": [*FLAGS, "-fPIC", "-shared", "looks.c"]},
 }
 """Directory to products and how each is compiled."""
 

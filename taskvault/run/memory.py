@@ -11,13 +11,14 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
 
 from taskvault.run.coarse_clock import coarse_now_ns
 from taskvault.run.digest_table import DigestTable, Identity
+from taskvault.run.many_looks import followed, itself
 from taskvault.run.own_view import holds_own_view
 from taskvault.run.pathset import Item, Look, Pathset, decode
 from taskvault.run.steady import DIRECTORIES_OF, FILES_OF, TICK_NS, FileSystems, mapped_ns
@@ -32,6 +33,18 @@ MOST_PATHSETS = 4_000
 """A pathset of a compiler call takes some 60 KiB, decoded."""
 
 
+@dataclass(slots=True)
+class Seen:
+    """What the looks of a plan told the last time, and the states that came of it."""
+
+    told: bytearray
+    """See `taskvault.run.many_looks`."""
+    states: list[bytes]
+    """Of the items."""
+    anew: set[int]
+    """Numbers of looks that must be looked at by themselves, whatever they tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A pathset, ordered for looking at it."""
@@ -40,9 +53,27 @@ class Plan:
     absences: tuple[tuple[bytes, frozenset[bytes], tuple[tuple[bytes, int], ...]], ...]
     """Directories (as in items), the names that were not in them, and the numbers of their items."""
     others: tuple[int, ...]
-    """Numbers of all other items."""
+    """Numbers of all other items, but for the root itself."""
+    of_root: tuple[int, ...]
+    """Of that."""
     own_view: bool
     """Whether something was looked at that is another for each process."""
+    paths: bytes
+    """The looks of the plan: where each directory of `absences` leads, then the `others` themselves."""
+    seen: dict[bytes, Seen | None] = field(default_factory=dict)
+    """By root the last one; none if there was one only, which is all that most processes need."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentNames:
+    """What is known of one directory, which is there or not."""
+
+    identity: Identity | None
+    """Of what is there."""
+    names: set[bytes] | None
+    """Known not to be there, to which others may be added that are found not to be; None if no name is."""
+    kept: bool
+    """Whether that stays true as long as it is the same."""
 
 
 class Memory:
@@ -95,30 +126,28 @@ class Memory:
             and self._file_systems.kind(status.st_dev, place) in FILES_OF
         )  # fmt: skip
 
-    def absent_names(self, directory: bytes) -> set[bytes] | None:
-        """Return the names that are known not to be in a directory; None if there is no such directory.
-
-        What is found to be absent from now on may be added.  Raise `OSError`.
-        """
+    def absent_names(self, directory: bytes) -> AbsentNames:
+        """Return the names that are known not to be in a directory; raise `OSError`."""
         looked_ns = self.now_ns()
         try:
             status = os.stat(directory)
         except (FileNotFoundError, NotADirectoryError):
-            return None
-        if not stat.S_ISDIR(status.st_mode):
-            return None
+            return AbsentNames(None, None, True)
         identity = identity_of(status)
+        if not stat.S_ISDIR(status.st_mode):
+            return AbsentNames(identity, None, True)
         known = self._absent.get(directory)
         if known is not None and known[0] == identity:
-            return known[1]
+            return AbsentNames(identity, known[1], True)
         names: set[bytes] = set()
-        if (
+        kept = (
             status.st_ctime_ns + TICK_NS < looked_ns
             and self._file_systems.kind(status.st_dev, directory) in DIRECTORIES_OF
-        ):  # fmt: skip
+        )
+        if kept:
             _make_room(self._absent)
             self._absent[directory] = identity, names
-        return names
+        return AbsentNames(identity, names, kept)
 
     def likely_pathset(self, weak: bytes) -> bytes | None:
         """Return the pathset by which a result was found for a weak key, if that was just now."""
@@ -149,15 +178,20 @@ class Memory:
 def planned(pathset: Pathset) -> Plan:
     """Order a pathset: what was not there by directory, so that one look at that may tell of all."""
     absences: dict[bytes, dict[bytes, int]] = {}
-    others = []
+    others: list[int] = []
+    of_root: list[int] = []
     for number, item in enumerate(pathset.items):
         directory, slash, name = item.path.rpartition(b"/")
         if item.look != Look.ABSENCE or not name:
-            others.append(number)
+            (others if item.path else of_root).append(number)
             continue
         absences.setdefault(directory or slash, {})[name] = number
     grouped = ((each, frozenset(names), tuple(names.items())) for each, names in absences.items())
-    return Plan(pathset, tuple(grouped), tuple(others), holds_own_view(pathset.items))
+    paths = [followed(directory or b".") for directory in absences]
+    paths += [itself(pathset.items[number].path) for number in others]
+    return Plan(
+        pathset, tuple(grouped), tuple(others), tuple(of_root), holds_own_view(pathset.items), b"".join(paths)
+    )  # fmt: skip
 
 
 def identity_of(status: os.stat_result) -> Identity:

@@ -73,14 +73,16 @@ class RunHistory:
         self._most = most
         self._most_bytes = most_bytes
         self._sums: dict[str, RunSum] | None = None
+        self._known: RunState | None = None
 
     def append(self, record: bytes, *, tags: Sequence[bytes] = (), name: str = "", counts: RunSum | None = None) -> int:
         """Store a record and return its number.  It is history: nobody waits for the disk.
 
         `tags` have 8 bytes each; `counts` is added to the sums of `name`.
         """
-        last = self._catalog.last(Family.RUN, b"\xff" * 8)
-        state = self._state(0 if last is None else int.from_bytes(last[0], "big"))
+        state = self._known if self._known is not None else self._state()
+        # As long as it is not written it is not known what the rows say.
+        self._known = None
         seq = state.last + 1
         number = seq.to_bytes(8, "big")
         batch = Batch()
@@ -100,6 +102,7 @@ class RunHistory:
             state.counted_from, state.bytes_ = seq, len(record)
         batch.put(Family.SYS, STATE, msgspec.msgpack.encode(state))
         self._catalog.write(batch)
+        self._known = state
         if counts is not None:
             sums[name] = counts
         return seq
@@ -137,8 +140,10 @@ class RunHistory:
                     continue  # counted anew from here on: it is a figure to look at
         return self._sums
 
-    def _state(self, last: int) -> RunState:
-        """Return what is left, `last` being the number of the last row."""
+    def _state(self) -> RunState:
+        """Return what is left, as the rows tell it."""
+        found = self._catalog.last(Family.RUN, b"\xff" * 8)
+        last = 0 if found is None else int.from_bytes(found[0], "big")
         row = self._catalog.get(Family.SYS, STATE)
         if row is not None:
             try:
