@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from taskvault.client import Client
 from taskvault.protocol.messages import Entry, RecordRun
-from taskvault.run.compare import difference
 from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed
 from taskvault.run.inputs import InputsUnusable
@@ -68,6 +67,8 @@ class Storing:
         if known is None:
             marks = [f": {mark.text}" for mark in self._prepared.unsteady.values()]
             return f"nothing is stored to compare with{''.join(marks[:1])}"
+        from taskvault.run.compare import difference  # it loads what replays, and that is all it is for
+
         try:
             finished = self._finished(executed)
             with Client.connect(self._home, timeout_s=STORE_TIMEOUT_S) as client:
