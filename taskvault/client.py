@@ -57,7 +57,6 @@ class Client:
         self._socket.setblocking(True)
         self._limit_s = 0.0
         self._turn = threading.Lock()
-        self._noted = b""
         self._welcome: m.Welcome | None = None
         self.home = home
 
@@ -149,25 +148,13 @@ class Client:
         _close_all(descriptors)
         return reply
 
-    def note(self, request: m.NoteRun) -> None:
-        """Send a request that has no reply, right behind the next one that has; see `tell_noted`."""
+    def tell(self, request: m.NoteRun, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Send a request that has no reply; raise `DaemonUnreachable` or `DaemonWedged` if that cannot be done."""
+        frame = encode(request)
         with self._turn:
-            self._noted += encode(request)
-
-    @property
-    def has_noted(self) -> bool:
-        """Whether something waits for the next request."""
-        return bool(self._noted) and not self.is_closed
-
-    def tell_noted(self, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
-        """Send what waits for the next request; raise `DaemonUnreachable` or `DaemonWedged` if that cannot be done."""
-        with self._turn:
-            if not self.has_noted:
-                return
             try:
                 self._limit(timeout_s)
-                self._socket.sendall(self._noted)
-                self._noted = b""
+                self._socket.sendall(frame)
             except BlockingIOError:
                 self.close()
                 raise DaemonWedged(self.home, timeout_s) from None
@@ -226,8 +213,7 @@ class Client:
             self._limit(timeout_s)
             # The owner may have answered (why it hangs up, say) before it read everything.
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._socket.sendall(frame + self._noted)
-                self._noted = b""
+                self._socket.sendall(frame)
             while count < HEADER.size:
                 count += self._receive(memoryview(received)[count:], deadline, descriptors)
             length = HEADER.size + payload_length(received)

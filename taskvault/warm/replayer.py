@@ -73,6 +73,7 @@ class _Hit:
     entry: Entry
     result: StoredResult
     started_ns: int
+    patience_s: float
 
 
 class Replayer:
@@ -110,19 +111,8 @@ class Replayer:
         """Forget what is remembered of files: something was mounted or unmounted."""
         self._memory = None
 
-    @property
-    def has_noted(self) -> bool:
-        """Whether the owner has not been told everything yet."""
-        return self._client is not None and self._client.has_noted
-
-    def tell_noted(self) -> None:
-        """Tell the owner what it would be told with the next request; trouble with that changes nothing."""
-        if self._client is not None:
-            with suppress(TaskVaultError):
-                self._client.tell_noted(timeout_s=TOLD_S)
-
     def rest(self) -> None:
-        """Let go of the connection, and of what the owner keeps for it; it is not told anything more."""
+        """Let go of the connection, and of what the owner keeps for it."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -151,7 +141,7 @@ class Replayer:
         if entry is None or prepared.own_view:
             raise NotHere
         result = read_result(entry, client.welcome.hash)
-        return _Hit(request, declaration, prepared, entry, result, started_ns)
+        return _Hit(request, declaration, prepared, entry, result, started_ns, patience_s)
 
     def _load_storing(self, client: Client) -> None:
         """Load what storing needs, once: a process that is forked would load it for itself alone."""
@@ -201,14 +191,13 @@ class Replayer:
             if not is_told:
                 self._told[what] = time.monotonic()
             if hit.request.quiet:
-                client.note(NoteRun(record))
+                client.tell(NoteRun(record), timeout_s=hit.patience_s)
             else:
                 record = client.call(RecordRun(record), timeout_s=TOLD_S).record
         return b"" if hit.request.quiet else os.fsencode(f"tv: {line(record)}\n")
 
     def _connected(self, patience_s: float) -> Client:
         if self._client is not None and time.monotonic() - self._connected_s > KEPT_CONNECTION_S:
-            self.tell_noted()
             self.rest()
         if self._client is None or self._client.is_closed:
             self._client = Client.connect(self._home, timeout_s=patience_s)

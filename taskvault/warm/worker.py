@@ -34,9 +34,6 @@ REST_S = 1.0
 REQUEST_S = 2.0
 """For a launcher to say all that it wants."""
 
-NOTED_S = 0.02
-"""Without a request, before the owner is told what it is told with the next one: sooner than anybody can ask for it."""
-
 _GIVEN = 2
 """Descriptors that come with a request."""
 
@@ -78,33 +75,22 @@ class Worker:
         with select.epoll() as waiting:
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             waiting.register(parent, select.EPOLLIN)
-            try:
-                while True:
-                    ready = self._waited(waiting)
-                    if any(descriptor == parent for descriptor, _ in ready):
-                        return 0
-                    self._used()
-                    self._reap()
-                    if self._code.has_changed():
-                        return OUTDATED
-                    with suppress(BlockingIOError):
-                        connection, _ = self._listener.accept()
-                        with connection:
-                            self._answer(connection)
-            finally:
-                self._replayer.tell_noted()
-
-    def _waited(self, waiting: select.epoll) -> list[tuple[int, int]]:
-        """Return what is ready; meanwhile do what is better done when nobody waits for us."""
-        ready = waiting.poll(NOTED_S) if self._replayer.has_noted else []
-        if not ready:
-            self._replayer.tell_noted()
-            ready = waiting.poll(REST_S)
-        if not ready:
-            self._replayer.rest()
-            gc.collect()
-            ready = waiting.poll()
-        return ready
+            while True:
+                ready = waiting.poll(REST_S)
+                if not ready:
+                    self._replayer.rest()
+                    gc.collect()
+                    ready = waiting.poll()
+                if any(descriptor == parent for descriptor, _ in ready):
+                    return 0
+                self._used()
+                self._reap()
+                if self._code.has_changed():
+                    return OUTDATED
+                with suppress(BlockingIOError):
+                    connection, _ = self._listener.accept()
+                    with connection:
+                        self._answer(connection)
 
     def _answer(self, connection: socket.socket) -> None:
         if self._mounts_changed.poll(0):

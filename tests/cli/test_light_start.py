@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ from tests.launched import Launcher
 from tests.runs.driver import Said
 from tests.waiting import wait_until
 
+PATIENCE_S = 1.5
+"""Of a launcher; see `native/ask.c`."""
 DONE = struct.Struct("=c4I")
 ORDER = struct.Struct("=c5I")
 
@@ -364,9 +367,9 @@ def answering(place: Path, *answers: bytes) -> threading.Thread:
         (b"N",),
         (b"X",),
         (b"R",),
-        (b"R", b"D"),
-        (b"R", DONE.pack(b"D", 0, 5, 9, 9) + b"too short"),
-        (b"R", b"N" * 17),
+        (b"D",),
+        (DONE.pack(b"D", 0, 5, 9, 9) + b"too short",),
+        (b"N" * 17,),
         (b"M",),
         (b"M", b"N"),
         (b"M", b"D"),
@@ -390,7 +393,7 @@ def test_whatever_the_warm_process_does_the_tool_runs_once(
 
 def test_what_it_answers_is_given_back(alone: Path, launcher: Launcher, project: Path, tmp_path: Path) -> None:
     parts = struct.pack("=BI", 2, 3) + b"two" + struct.pack("=BI", 1, 3) + b"one"
-    thread = answering(alone, b"R", DONE.pack(b"D", 3, 5, 4, len(parts)) + b"said" + parts)
+    thread = answering(alone, DONE.pack(b"D", 3, 5, 4, len(parts)) + b"said" + parts)
     env = {"PATH": os.environ["PATH"], "TASKVAULT_HOME": str(tmp_path / "none")}
     said, starts = launcher.counted(lambda: launcher.tool("cat", "in", cwd=project, env=env))
     thread.join(20)
@@ -408,14 +411,79 @@ def test_what_it_has_started_is_the_command_even_if_it_dies(
     assert (said.status, said.out, said.err, starts) == (3, b"alone\n", b"err\n", 0)
 
 
-def ask(place: Path, request: bytes, directory: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(20)
-    connection.connect(str(place))
-    descriptor = os.open(directory, os.O_PATH)
-    socket.send_fds(connection, [request], [descriptor])
-    os.close(descriptor)
-    return connection
+def acting(place: Path, *, takes_turn: bool) -> tuple[threading.Thread, list[bytes]]:
+    """Listen once; act or not, and answer when the launcher's patience must have ended; note what the turn held."""
+    listener, found = socket.socket(socket.AF_UNIX), []
+    listener.bind(str(place))
+    listener.listen()
+
+    def answer() -> None:
+        with listener:
+            connection, _ = listener.accept()
+            with connection:
+                _, (directory, turn), _, _ = socket.recv_fds(connection, 1 << 20, 2)
+                if takes_turn:
+                    found.append(os.read(turn, 1))
+                # It says nothing as long as it waits, and closes when it goes on alone.
+                gone, _, _ = select.select([connection], [], [], PATIENCE_S + 0.5)
+                while gone and connection.recv(1 << 20):
+                    pass
+                if not takes_turn:
+                    found.append(os.read(turn, 1))
+                with suppress(BrokenPipeError):
+                    connection.sendall(DONE.pack(b"D", 3, 5, 4, 0) + b"said")
+                os.close(directory)
+                os.close(turn)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    return thread, found
+
+
+@pytest.mark.parametrize("takes_turn", [True, False])
+def test_a_launcher_whose_patience_ends_goes_on_alone_unless_a_replay_has_begun(
+    alone: Path, launcher: Launcher, project: Path, tmp_path: Path, takes_turn: bool
+) -> None:
+    thread, found = acting(alone, takes_turn=takes_turn)
+    env = {"PATH": os.environ["PATH"], "TASKVAULT_HOME": str(tmp_path / "none")}
+    said, starts = launcher.counted(lambda: launcher.tool("cat", "in", cwd=project, env=env))
+    thread.join(20)
+    if takes_turn:
+        assert (said.status, said.out, said.err, starts, found) == (3, b"", b"said", 0, [b"G"])
+    else:
+        assert (said.status, said.out, starts, found) == (0, b"a\n", 1, [b""])
+
+
+class Asked:
+    """A request like a launcher's, whose turn this test can take back or not."""
+
+    def __init__(self, place: Path, request: bytes, directory: Path, turn: bytes = b"G") -> None:
+        self.connection = socket.socket(socket.AF_UNIX)
+        self.connection.settimeout(20)
+        self.connection.connect(str(place))
+        descriptor = os.open(directory, os.O_PATH)
+        reads, self._writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.write(self._writes, turn)
+        socket.send_fds(self.connection, [request], [descriptor, reads])
+        os.close(descriptor)
+        os.close(reads)
+
+    def await_end(self) -> None:
+        """Return when the worker has let go of the turn."""
+        poll = select.poll()
+        poll.register(self._writes, 0)
+        assert poll.poll(20_000) == [(self._writes, select.POLLERR)]
+
+    def __enter__(self) -> socket.socket:
+        return self.connection
+
+    def __exit__(self, *_exception: object) -> None:
+        self.connection.close()
+        os.close(self._writes)
+
+
+def ask(place: Path, request: bytes, directory: Path) -> Asked:
+    return Asked(place, request, directory)
 
 
 def request_of(identity: bytes, arguments: list[bytes], environment: dict[str, str], magic: bytes = MAGIC) -> bytes:
@@ -443,13 +511,15 @@ def test_a_launcher_that_goes_before_it_begins_leaves_all_as_it_was(vault: Vault
     scope = os.fsencode(vault.json("runs", "--limit", "1")[0]["scope"])
     arguments = [b"run", b"--root", b".", b"--scope", scope, b"--", b"sh", b"-c", b"echo x > out"]
     request = request_of(identity, arguments, vault.environment())
-    with ask(place, request, project) as connection:
-        assert connection.recv(1) == b"R"
-    assert sh("echo y")[0].status == 0
+    asked = Asked(place, request, project)
+    asked.connection.close()
+    asked.await_end()
+    assert list(project.iterdir()) == [project / "in"]
+    with Asked(place, request, project, turn=b"") as connection:
+        # It has taken the turn itself: nothing is to be read there any more.
+        assert connection.recv(1) == b"N"
     assert list(project.iterdir()) == [project / "in"]
     with ask(place, request, project) as connection:
-        assert connection.recv(1) == b"R"
-        connection.sendall(b"G")
         assert connection.recv(1) == b"D"
     assert (project / "out").read_text() == "x\n"
     with ask(place, request_of(identity + b"x", arguments, vault.environment()), project) as connection:

@@ -142,38 +142,26 @@ def noted(root: str) -> m.NoteRun:
     return m.NoteRun(m.RunRecord("", 1, 2, ["make"], root, ".", "main", "", "hit", "", 0))
 
 
-async def test_what_is_noted_goes_behind_the_next_request_and_is_never_answered(daemon: Any) -> None:
+async def test_what_is_told_is_never_answered_not_even_if_it_is_refused(daemon: Any) -> None:
     daemon.start()
     daemon.go_on.set()
     with await connect(daemon) as client:
-        client.note(noted("/one"))
-        client.note(noted("/refused"))
-        assert (client.has_noted, daemon.noted) == (True, [])
         for number in range(3):
-            # Whatever came back of a note would be taken for the answer to the next request.
+            await in_thread(client.tell, noted("/one"))
+            await in_thread(client.tell, noted("/refused"))
+            # Whatever came back of it would be taken for the answer to this.
             assert (await call(client, m.FindMissing([b"%d" % number]))).chunk_ids == [b"%d" % number]
-        assert (client.has_noted, daemon.noted) == (False, ["/one", "/refused"])
+    assert daemon.noted == ["/one", "/refused"] * 3
 
 
-async def test_what_is_noted_is_sent_alone_if_there_is_no_next_request(daemon: Any) -> None:
-    daemon.start()
-    with await connect(daemon) as client:
-        client.note(noted("/one"))
-        client.tell_noted()
-        assert not client.has_noted
-        await daemon.request_begun.wait()
-    assert daemon.noted == ["/one"]
-
-
-async def test_a_note_to_a_daemon_that_has_gone_is_an_error_that_says_so(daemon: Any) -> None:
+async def test_to_tell_a_daemon_that_has_gone_is_an_error_that_says_so(daemon: Any) -> None:
     daemon.start()
     with await connect(daemon) as client:
         daemon.server.drain()
         await daemon.served.wait()
-        client.note(noted("/one"))
         with pytest.raises(DaemonUnreachable):
-            client.tell_noted()
-        assert not client.has_noted
+            client.tell(noted("/one"))
+        assert client.is_closed
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 40])
