@@ -92,10 +92,12 @@ def _compiled(compiler: str, folder: Path, name: str, arguments: list[str]) -> s
         [compiler, *arguments, "-o", f"{name}.new"], cwd=folder, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{compiler} failed"
+        said = done.stderr.strip().splitlines()
+        return next((line for line in said if "error:" in line), said[-1] if said else f"{compiler} failed")
     (folder / f"{name}.new").replace(folder / name)
     return ""
 
 
 if __name__ == "__main__":
-    sys.exit("; ".join(filter(None, (compile_all(Path(__file__).parent.parent / f, p) for f, p in PRODUCTS.items()))))
+    reasons = [compile_all(Path(__file__).parent.parent / folder, products) for folder, products in PRODUCTS.items()]
+    sys.exit("; ".join(filter(None, reasons)) or 0)

@@ -10,7 +10,7 @@ is_current() { [ -x .venv/bin/python ] && [ "$(cat ".venv/$1" 2>/dev/null)" = "$
 # What decides which packages .venv holds.  The path is in it because scripts in a venv name their own place.
 packages_key="$(pwd) $(key_of requirements-dev.lock packaging/system_packages.sh packaging/setup.sh)"
 # What decides how this checkout is seen in it: entry points, commands, and what is compiled for it.
-checkout_key="$(key_of pyproject.toml packaging/build_hook.py plugins/tvplugins/tracer/native/*.[ch] taskvault/warm/native/*.[ch])"
+checkout_key="$(key_of pyproject.toml packaging/build_hook.py plugins/tvplugins/tracer/native/*.[ch] taskvault/*/native/*.[ch])"
 
 if ! is_current packages-key "$packages_key"; then
     packaging/system_packages.sh
@@ -29,6 +29,9 @@ fi
 if ! is_current checkout-key "$checkout_key"; then
     echo "setup: installing taskvault from this checkout"
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+    # What cannot be compiled is left out, and pip says nothing of it.
+    .venv/bin/python packaging/build_hook.py ||
+        echo "setup: what is native is left out; Python and strace do it instead, slower" >&2
     printf '%s\n' "$checkout_key" > .venv/checkout-key
     echo "setup: done"
 fi

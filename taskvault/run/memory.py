@@ -29,6 +29,9 @@ MOST_KEPT = 200_000
 LIKELY_S = 60.0
 """For so long the row of a weak key is not asked for where a result was found by it: the owner counts its uses."""
 
+MOST_SEEN = 4_000
+"""Pathsets in roots, of all pathsets together: of each 15 KiB are kept."""
+
 MOST_PATHSETS = 4_000
 """A pathset of a compiler call takes some 60 KiB, decoded."""
 
@@ -93,6 +96,7 @@ class Memory:
         self._digests: dict[Identity, bytes] = {}
         self._plans: dict[bytes, Plan] = {}
         self._items: dict[Item, Item] = {}
+        self._seen = 0
         self._likely: dict[bytes, tuple[float, bytes]] = {}
         self.states: dict[tuple[bytes, int], tuple[Identity, bytes]] = {}
         """By absolute path and look: what was there, and the state that was made of it."""
@@ -165,8 +169,17 @@ class Memory:
         if found is None:
             if len(self._plans) >= MOST_PATHSETS:
                 self._plans.clear()
+                self._seen = 0
             found = self._plans[encoded] = planned(self._shared(decode(encoded)))
         return found
+
+    def make_room_for_seen(self) -> None:
+        """Count one more pathset in one more root of which it is kept what was seen; of too many all is forgotten."""
+        self._seen += 1
+        if self._seen > MOST_SEEN:
+            self._seen = 1
+            for plan in self._plans.values():
+                plan.seen.clear()
 
     def _shared(self, pathset: Pathset) -> Pathset:
         """Return the pathset with the items that others have already: most of what two compiler calls look at."""

@@ -18,10 +18,6 @@ _REMEMBERED = frozenset({_STATE, int(Look.TARGET)})
 """Looks whose states are kept."""
 
 
-MOST_ROOTS = 16
-"""Checkouts of which one plan knows what was seen there."""
-
-
 class QuickSight(Sight):
     """The same states as `Sight.states` has."""
 
@@ -44,8 +40,8 @@ class QuickSight(Sight):
                 wanted = sorted(seen.anew.union(differing(seen.told, told_now)))
         self._look_at_absences(plan, seen, [number for number in wanted if number < len(plan.absences)])
         self._look_at_others(plan, seen, [number for number in wanted if number >= len(plan.absences)])
-        if len(plan.seen) >= MOST_ROOTS:
-            plan.seen.clear()
+        if not is_known:
+            self._memory.make_room_for_seen()
         plan.seen[self._root] = seen if is_known else None
         states = list(seen.states)
         for number in plan.of_root:
