@@ -7,12 +7,15 @@ msgspec, nothing of the server.
 from __future__ import annotations
 
 import errno
+import math
 import os
+import select
 import socket
-import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self, overload
 
@@ -37,9 +40,6 @@ CALL_TIMEOUT_S = 60.0
 _FIRST_BYTES = 4096
 """Room for a reply with its length: most fit, and are read at once."""
 
-_LATE = 0.9
-"""Of the time that one call may take: less is left, and the next call gets less."""
-
 _RETRY_S = 0.005
 """Between attempts to connect while the owner's queue of new connections is full."""
 
@@ -54,8 +54,11 @@ class Client:
     def __init__(self, connection: socket.socket, home: Path) -> None:
         """Wrap a connected socket; use `Client.connect`."""
         self._socket = connection
+        # Waited for by deadline, and only where it must be: Python's own timeouts wait before each call.
         self._socket.setblocking(True)
-        self._limit_s = 0.0
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(connection, select.POLLIN)
+        self._writable.register(connection, select.POLLOUT)
         self._turn = threading.Lock()
         self._welcome: m.Welcome | None = None
         self.home = home
@@ -153,9 +156,8 @@ class Client:
         frame = encode(request)
         with self._turn:
             try:
-                self._limit(timeout_s)
-                self._socket.sendall(frame)
-            except BlockingIOError:
+                self._send(frame, time.monotonic() + timeout_s)
+            except TimeoutError:
                 self.close()
                 raise DaemonWedged(self.home, timeout_s) from None
             except OSError as exc:
@@ -210,41 +212,48 @@ class Client:
         deadline = time.monotonic() + timeout_s
         received, count = bytearray(_FIRST_BYTES), 0
         try:
-            self._limit(timeout_s)
             # The owner may have answered (why it hangs up, say) before it read everything.
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._socket.sendall(frame)
+                self._send(frame, deadline)
             while count < HEADER.size:
                 count += self._receive(memoryview(received)[count:], deadline, descriptors)
             length = HEADER.size + payload_length(received)
             received += bytes(max(0, length - len(received)))
             while count < length:
                 count += self._receive(memoryview(received)[count:], deadline, descriptors)
-        except (TimeoutError, BlockingIOError):
+        except TimeoutError:
             raise DaemonWedged(self.home, timeout_s) from None
         except OSError as exc:
             raise DaemonUnreachable(self.home, exc.strerror or str(exc)) from exc
         return memoryview(received)[HEADER.size : length]
 
+    def _send(self, frame: bytes, deadline: float) -> None:
+        sent = self._attempted(partial(self._socket.send, frame, socket.MSG_DONTWAIT)) or 0
+        while sent < len(frame):
+            _await(self._writable, deadline)
+            sent += self._attempted(partial(self._socket.send, memoryview(frame)[sent:], socket.MSG_DONTWAIT)) or 0
+
     def _receive(self, room: memoryview, deadline: float, descriptors: list[int]) -> int:
         """Read what there is of the reply to one request, behind which nothing comes; return how many bytes."""
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        if left_s < _LATE * self._limit_s:
-            self._limit(left_s)
-        count = _receive_into(self._socket, room, descriptors)
+        _await(self._readable, deadline)
+        count = self._attempted(partial(_receive_into, self._socket, room, descriptors))
         if count == 0:
             raise DaemonUnreachable(self.home, "it closed the connection")
-        return count
+        return count or 0
 
-    def _limit(self, limit_s: float) -> None:
-        """Let the kernel end what waits so long with `BlockingIOError`: Python would make three calls of each one."""
-        if limit_s != self._limit_s:
-            limit = struct.pack("ll", int(limit_s), max(1, int(limit_s % 1 * 1e6)))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            self._limit_s = limit_s
+    @staticmethod
+    def _attempted(call: Callable[[], int]) -> int | None:
+        try:
+            return call()
+        except BlockingIOError:
+            return None
+
+
+def _await(ready: select.poll, deadline: float) -> None:
+    """Return when the socket is ready, or has ended; raise `TimeoutError` at the deadline."""
+    left_s = deadline - time.monotonic()
+    if left_s <= 0 or not ready.poll(math.ceil(left_s * 1000)):
+        raise TimeoutError
 
 
 def _connect(home: Path, deadline: float, timeout_s: float) -> socket.socket:
@@ -285,7 +294,9 @@ def _why_unreachable(exc: OSError) -> str:
 
 def _receive_into(connection: socket.socket, buffer: memoryview, descriptors: list[int]) -> int:
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-    count, ancillary, _flags, _address = connection.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
+    count, ancillary, _flags, _address = connection.recvmsg_into(
+        [buffer], space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    )
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = memoryview(content)[: len(content) // 4 * 4]

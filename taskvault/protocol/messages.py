@@ -46,7 +46,7 @@ from taskvault.protocol.runs import RunSums as RunSums
 from taskvault.protocol.runs import UnsteadyKey as UnsteadyKey
 from tvfs.ingest.commit import IngestCommit
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 # --- session ---------------------------------------------------------------------------------------------------------

@@ -24,8 +24,10 @@ ROWS = 1 << 16
 
 _MAGIC = b"taskvault digests 1 "
 _HEADER_BYTES = 128
-_ROW = struct.Struct("<6q32s16s")
-_IDENTITY = struct.Struct("<6q")
+_ROW = struct.Struct("<6Q32s16s")
+_IDENTITY = struct.Struct("<6Q")
+_NUMBER = (1 << 64) - 1
+"""Times may lie before 1970, or after 2554."""
 _NEIGHBOURS = 4
 """Rows in which one identity may be."""
 
@@ -54,7 +56,7 @@ class DigestTable:
 
     def get(self, identity: Identity) -> bytes | None:
         """Return the digest, if it is known."""
-        wanted = _IDENTITY.pack(*identity)
+        wanted = _packed(identity)
         for start in _places(identity):
             row = self._mapped[start : start + _ROW.size]
             if row.startswith(wanted) and self._check(row[:-16]) == row[-16:]:
@@ -63,7 +65,7 @@ class DigestTable:
 
     def put(self, identity: Identity, digest: bytes) -> None:
         """Remember a digest, in the place of another one if there is no room."""
-        row = _IDENTITY.pack(*identity) + digest
+        row = _packed(identity) + digest
         places = _places(identity)
         empty = bytes(8)
         # The inode is never 0, and comes second.
@@ -74,6 +76,10 @@ class DigestTable:
 
     def _check(self, row: bytes) -> bytes:
         return self._hash_function.digest(row)[:16]
+
+
+def _packed(identity: Identity) -> bytes:
+    return _IDENTITY.pack(*[number & _NUMBER for number in identity])
 
 
 def _places(identity: Identity) -> list[int]:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 LIBRARY = Path(__file__).parent / "native" / "taskvault-looks.so"
 
-_NUMBERS = struct.Struct("=8q")
+_NUMBERS = struct.Struct("=8Q")
+_NUMBER = (1 << 64) - 1
+"""Times may lie before 1970, or after 2554: what the native call makes of them, too."""
 TOLD_BYTES = _NUMBERS.size
 """By one look."""
 
@@ -40,15 +42,16 @@ def told_itself(status: os.stat_result | None) -> bytes:
     """Return what a look at what is there itself tells."""
     if status is None:
         return NOTHING
-    return _NUMBERS.pack(
+    numbers = (
         status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
         status.st_uid, status.st_rdev,
     )  # fmt: skip
+    return _NUMBERS.pack(*[number & _NUMBER for number in numbers])
 
 
 def told_followed(identity: Sequence[int] | None) -> bytes:
     """Return what a look at where a path leads tells, given `identity_of` what is there."""
-    return NOTHING if identity is None else _NUMBERS.pack(*identity, 0, 0)
+    return NOTHING if identity is None else _NUMBERS.pack(*[number & _NUMBER for number in identity], 0, 0)
 
 
 def looks(root: bytes, paths: bytes, count: int) -> bytes | None:

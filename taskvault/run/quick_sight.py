@@ -24,6 +24,8 @@ class QuickSight(Sight):
     def __init__(self, root: bytes, hash_function: HashFunction, memory: Memory) -> None:
         super().__init__(root, Digests(hash_function, memory))
         self._memory = memory
+        # No later than any look: what has changed since is not steady, in whichever pathset it was read.
+        self._looked_ns = memory.now_ns()
 
     def planned_states(self, plan: Plan) -> list[bytes]:
         """Return the states of a pathset, in the order that the strong key has them; raise `OSError`."""
@@ -48,6 +50,14 @@ class QuickSight(Sight):
             states[number] = self.state(plan.pathset.items[number])
         return states + self.rest(plan.pathset)
 
+    def _look(self, place: bytes) -> os.stat_result | None:
+        """Return what is there now; raise `OSError` if that cannot be known."""
+        try:
+            self._found[place] = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            self._found[place] = None
+        return self._found[place]
+
     def _look_at_absences(self, plan: Plan, seen: Seen, wanted: Iterable[int]) -> None:
         states, absence = seen.states, self.absent()
         for look in wanted:
@@ -57,7 +67,8 @@ class QuickSight(Sight):
             known = names if absent.names is None else absent.names
             kept = absent.kept
             for name, number in numbers:
-                if name in known or self.status(place.rstrip(b"/") + b"/" + name) is None:
+                # Looked at now, not by an earlier pathset: the identity of the directory is newer than that.
+                if name in known or self._look(place.rstrip(b"/") + b"/" + name) is None:
                     states[number] = absence
                     if absent.names is not None:
                         absent.names.add(name)
@@ -68,18 +79,12 @@ class QuickSight(Sight):
 
     def _look_at_others(self, plan: Plan, seen: Seen, wanted: Iterable[int]) -> None:
         states, known_states, root, user = seen.states, self._memory.states, self._root + b"/", os.geteuid()
-        # Of the first one, which is no later than that of any other: what has changed since is not steady.
-        looked_ns = self._memory.now_ns()
         for look_number in wanted:
             number = plan.others[look_number - len(plan.absences)]
             item = plan.pathset.items[number]
             look = item.look
             place = item.path if item.path[0] == 0x2F else root + item.path
-            status: os.stat_result | None
-            try:
-                status = self._found[place] = os.lstat(place)
-            except (FileNotFoundError, NotADirectoryError):
-                status = self._found[place] = None
+            status = self._look(place)
             kept = look in _REMEMBERED
             if status is None or not kept:
                 states[number] = self.state(item)
@@ -92,7 +97,7 @@ class QuickSight(Sight):
                     states[number] = known[1]
                 else:
                     states[number] = state = self.state(item)
-                    kept = self._memory.is_steady(place, status, looked_ns)
+                    kept = self._memory.is_steady(place, status, self._looked_ns)
                     if kept:
                         self._memory.keep_state(place, look, identity, state)
             if seen.told:

@@ -75,6 +75,7 @@ class Rehearsal:
 
     def _apart(self, client: Client, act: Callable[[], Judged], timeout_s: float) -> Judged:
         scratch = Path(self.prepared.scratch)
+        _ = self.prepared.places  # as they are before the command can change where they lead
         # Looked at from here: where users are mapped, apart the owners of files are not all known.
         is_ready = leads_to(client, self.prepared, self.stored)
 

@@ -32,7 +32,7 @@ from tvfs.content.names import unescape
 from tvfs.content.snapshot import Snapshot
 from tvfs.digest import HASH_BYTES, Digest
 from tvfs.errors import TaskVaultError
-from tvfs.ingest.materialise import SubpathMissing, materialise
+from tvfs.ingest.materialise import SubpathMissing, TargetUnwritable, materialise
 from tvfs.ingest.one_file import write_one
 from tvfs.ingest.snapshot_source import SnapshotSource
 
@@ -177,7 +177,10 @@ def _restore_files(result: StoredResult, root: Path, umask: int, sources: Source
         try:
             with sources() as source:
                 for path, place in places.items():
-                    _write(source, snapshot, b"outputs/" + os.fsencode(path), place, now_ns)
+                    try:
+                        _write(source, snapshot, b"outputs/" + os.fsencode(path), place, now_ns)
+                    except OSError as exc:
+                        raise TargetUnwritable(os.fsencode(root / path), exc) from exc
             if umask != USUAL_UMASK:
                 _apply_umask(places.values(), umask)
             for path, mode in result.modes:

@@ -183,6 +183,7 @@ def _may_go(connection: socket.socket, turn: int) -> bool:
         connection.recv(1, socket.MSG_PEEK)  # it says nothing while it waits, and so it is gone
         return False
     connection.settimeout(REQUEST_S)
+    os.set_blocking(turn, False)  # as every launcher has made it
     return os.read(turn, 1) == GO
 
 

@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #define NUMBERS 8
-#define SECOND_NS 1000000000LL
+#define SECOND_NS 1000000000ull
 
 /* Returns 0, or why one of them cannot be looked at. */
-int taskvault_looks(const char *root, const char *paths, size_t count, int64_t *found)
+int taskvault_looks(const char *root, const char *paths, size_t count, uint64_t *found)
 {
     int error = 0, above = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (above < 0)
@@ -25,15 +25,15 @@ int taskvault_looks(const char *root, const char *paths, size_t count, int64_t *
         struct stat at;
         int itself = *paths == 'l';
         if (!fstatat(above, paths + 1, &at, itself ? AT_SYMLINK_NOFOLLOW : 0)) {
-            const int64_t told[NUMBERS] = {
-                (int64_t)at.st_dev,
-                (int64_t)at.st_ino,
+            const uint64_t told[NUMBERS] = {
+                (uint64_t)at.st_dev,
+                (uint64_t)at.st_ino,
                 at.st_mode,
-                at.st_size,
-                at.st_mtim.tv_sec * SECOND_NS + at.st_mtim.tv_nsec,
-                at.st_ctim.tv_sec * SECOND_NS + at.st_ctim.tv_nsec,
+                (uint64_t)at.st_size,
+                (uint64_t)at.st_mtim.tv_sec * SECOND_NS + (uint64_t)at.st_mtim.tv_nsec,
+                (uint64_t)at.st_ctim.tv_sec * SECOND_NS + (uint64_t)at.st_ctim.tv_nsec,
                 itself ? at.st_uid : 0,
-                itself ? (int64_t)at.st_rdev : 0,
+                itself ? (uint64_t)at.st_rdev : 0,
             };
             memcpy(found, told, sizeof told);
         } else if (errno == ENOENT || errno == ENOTDIR) {

@@ -15,6 +15,7 @@ from taskvault.mounted import exchange
 from taskvault.run import digest_table, quick_sight
 from taskvault.run.digest_table import DigestTable
 from taskvault.run.digests import Digests
+from taskvault.run.many_looks import looks
 from taskvault.run.memory import Memory, identity_of, planned
 from taskvault.run.pathset import PATHSET_FORMAT, Item, Look, Pathset
 from taskvault.run.quick_sight import QuickSight
@@ -242,3 +243,54 @@ def test_a_link_is_on_the_file_system_where_it_lies_and_not_where_it_leads(tmp_p
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay", "squashfs", "erofs", "iso9660", "fuse.taskvault", "nfs4", ""])
 def test_content_is_remembered_only_where_every_change_has_a_time_of_this_machine(kind: str) -> None:
     assert kind not in FILES_OF
+
+
+@pytest.mark.parametrize("look", [Look.ABSENCE, Look.STATE])
+def test_a_second_pathset_does_not_remember_what_the_first_one_saw_long_ago(tmp_path: Path, look: Look) -> None:
+    """Between them whoever looks may have waited long enough for everything to be steady."""
+    root, moment = os.fsencode(tmp_path), [0]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "other").touch()
+    born_ns = os.lstat(tmp_path / "d").st_ctime_ns
+    memory = Memory(file_systems=Believed(), now_ns=lambda: born_ns + moment[0])
+    items = [Item(b"d/x", int(look)), Item(b"d/other", int(Look.STATE))]
+    first, second = (planned(Pathset(PATHSET_FORMAT, each, [], [], False)) for each in (items, items[:1]))
+    moment[0] = 2 * mapped_ns()
+    sight = QuickSight(root, BLAKE3, memory)
+    sight.planned_states(first)
+    (tmp_path / "d" / "x").write_text("made meanwhile")
+    moment[0] = 2 * mapped_ns() + (os.lstat(tmp_path / "d").st_ctime_ns - born_ns) + 2 * mapped_ns()
+    sight.planned_states(second)
+    for _ in range(3):
+        fresh = Sight(root, Digests(BLAKE3)).states(second.pathset)
+        assert QuickSight(root, BLAKE3, memory).planned_states(second) == fresh
+
+
+def test_what_was_read_while_it_could_change_is_not_remembered_by_a_later_pathset(tmp_path: Path) -> None:
+    root, place, moment = os.fsencode(tmp_path), tmp_path / "in", [0]
+    place.write_text("a")
+    status = os.lstat(place)
+    memory = Memory(file_systems=Believed(), now_ns=lambda: status.st_ctime_ns + moment[0])
+    plans = [planned(Pathset(PATHSET_FORMAT, [Item(b"in", 1)], [], [], bound)) for bound in (False, True)]
+    sight = QuickSight(root, BLAKE3, memory)
+    sight.planned_states(plans[0])
+    moment[0] = 2 * mapped_ns()
+    sight.planned_states(plans[1])
+    assert memory.states == {}
+
+
+@pytest.mark.parametrize("year", [1901, 1969, 2262, 2400])
+def test_files_of_any_time_can_be_looked_at(tmp_path: Path, year: int, table_place: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "in").write_text("a")
+    for place in (tmp_path / "d" / "in", tmp_path / "d"):
+        os.utime(place, ((year - 1970) * 31_557_600, (year - 1970) * 31_557_600))
+    memory = Memory(DigestTable.open(BLAKE3), file_systems=Believed(), now_ns=lambda: 1 << 62)
+    items = [Item(b"d/in", int(Look.STATE)), Item(b"d/none", int(Look.ABSENCE))]
+    plan, root = planned(Pathset(PATHSET_FORMAT, items, [], [], False)), os.fsencode(tmp_path)
+    fresh = Sight(root, Digests(BLAKE3)).states(plan.pathset)
+    for _ in range(4):
+        assert QuickSight(root, BLAKE3, memory).planned_states(plan) == fresh
+    seen = plan.seen[root]
+    assert seen is not None
+    assert looks(root, plan.paths, 2) == bytes(seen.told)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -298,6 +301,44 @@ async def test_a_client_does_not_wait_for_a_daemon_that_does_not_answer(daemon: 
         with pytest.raises(DaemonUnreachable):
             await call(client, m.GetStatus())
     daemon.go_on.set()
+
+
+def test_a_deadline_holds_for_all_of_a_call_however_slowly_it_is_taken(tmp_path: Any) -> None:
+    ours, theirs = socket.socketpair()
+    client = Client(ours, tmp_path)
+    ended, taken = threading.Event(), [0]
+    request = m.FindMissing([b"x" * 32] * 400_000)
+
+    def take_slowly() -> None:
+        while not ended.wait(0.03):
+            with suppress(OSError):
+                taken[0] += len(theirs.recv(1 << 16))
+
+    taking = threading.Thread(target=take_slowly)
+    taking.start()
+    try:
+        with pytest.raises(DaemonWedged):
+            client.call(request, timeout_s=0.2)
+    finally:
+        ended.set()
+        taking.join()
+        theirs.close()
+    # Each piece alone is taken within the deadline, and so all of them would be.
+    assert taken[0] < len(encode(request)) / 2
+
+
+def test_a_signal_in_the_middle_does_not_begin_the_deadline_anew(tmp_path: Any) -> None:
+    ours, theirs = socket.socketpair()
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        with theirs, Client(ours, tmp_path) as client, pytest.raises(DaemonWedged):
+            client.call(m.GetStatus(), timeout_s=0.3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert heard
 
 
 def test_without_a_socket_the_daemon_is_unreachable_at_once(tmp_path: Any) -> None:
