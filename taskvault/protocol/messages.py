@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from taskvault.protocol.live_trees import SnapshotLive as SnapshotLive
 from taskvault.protocol.maintenance import Activity as Activity
 from taskvault.protocol.maintenance import AuditRecords as AuditRecords
 from taskvault.protocol.maintenance import AuditVerified as AuditVerified
@@ -33,9 +34,12 @@ from taskvault.protocol.maintenance import VerifyAudit as VerifyAudit
 from taskvault.protocol.maintenance import VerifySome as VerifySome
 from taskvault.protocol.message import Message
 from taskvault.protocol.message import SnapshotRef as SnapshotRef
+from taskvault.protocol.runs import DigestsFound as DigestsFound
+from taskvault.protocol.runs import FindDigests as FindDigests
 from taskvault.protocol.runs import FindRuns as FindRuns
 from taskvault.protocol.runs import GetRunSums as GetRunSums
 from taskvault.protocol.runs import MarkUnsteady as MarkUnsteady
+from taskvault.protocol.runs import MountedFile as MountedFile
 from taskvault.protocol.runs import NoteRun as NoteRun
 from taskvault.protocol.runs import RecordRun as RecordRun
 from taskvault.protocol.runs import RunRecord as RunRecord
@@ -346,20 +350,6 @@ class Discard(Message, frozen=True, tag=True):
     path: str
 
 
-class SnapshotLive(Message, frozen=True, tag=True):
-    """Seal a live path under the mount (relative to it) and everything below; answered with `SnapshotReply`.
-
-    `paths` picks paths (relative to `path`) to keep, with their parents; empty keeps everything.  `excluded` are names
-    (fnmatch) to leave out at any depth.  `Failed(OpenForWriting)` if a file is open for writing and `allow_open` is
-    false.
-    """
-
-    path: str
-    paths: list[str] = []
-    excluded: list[str] = []
-    allow_open: bool = False
-
-
 class SnapshotReply(Message, frozen=True, tag=True):
     """The snapshot; `open_for_writing` names files that somebody had open for writing."""
 
@@ -422,6 +412,7 @@ Request = (
     | VerifyAudit
     | MeasurePath
     | DescribePath
+    | FindDigests
     | GetActivity
     | GetPluginUse
 )
@@ -449,6 +440,7 @@ Reply = (
     | AuditVerified
     | PathMeasured
     | PathDescribed
+    | DigestsFound
     | Activity
     | PluginUse
 )
@@ -490,6 +482,7 @@ ANSWERS: dict[type[Message], type[Message]] = {
     VerifyAudit: AuditVerified,
     MeasurePath: PathMeasured,
     DescribePath: PathDescribed,
+    FindDigests: DigestsFound,
     GetActivity: Activity,
     GetPluginUse: PluginUse,
 }

@@ -124,3 +124,25 @@ class RunReply(Message, frozen=True, tag=True):
     """The record as stored, with its id."""
 
     record: RunRecord
+
+
+class MountedFile(msgspec.Struct, frozen=True, array_like=True):
+    """A file as `lstat` showed it; one of another file system, or one that has changed since, is unknown."""
+
+    ino: int
+    mode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class FindDigests(Message, frozen=True, tag=True):
+    """What do files under the mount hold that nobody writes to?  Answered with `DigestsFound`."""
+
+    files: list[MountedFile]
+
+
+class DigestsFound(Message, frozen=True, tag=True):
+    """The hash of each under the vault's function, in order; empty where it must be read to know."""
+
+    hashes: list[bytes]

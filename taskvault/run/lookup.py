@@ -15,6 +15,7 @@ from taskvault.run.declaration import Declaration
 from taskvault.run.digest_table import DigestTable
 from taskvault.run.inputs import InputsUnusable
 from taskvault.run.memory import Memory
+from taskvault.run.mounted_digests import MountedDigests
 from taskvault.run.nested import is_inside
 from taskvault.run.pathset import PathsetsUnusable, strong_keys, unpack
 from taskvault.run.quick_sight import QuickSight
@@ -42,7 +43,7 @@ def prepare(client: Client, request: RunRequest, declaration: Declaration) -> Pr
 def find(client: Client, prepared: Prepared, scope: str, memory: Memory, *, patience_s: float) -> Entry | None:
     """Return the result whose pathset has the states that are on disk now; raise `RunPlainly` or `RunUnstored`."""
     ask = _Asking(client, prepared, scope, patience_s)
-    sight = prepared.quick_sight(memory)
+    sight = prepared.quick_sight(memory, MountedDigests(client, memory, patience_s=patience_s))
     try:
         # What was found the last time is asked for at once: whatever other pathsets there are, it would be right.
         likely = memory.likely_pathset(prepared.weak_hash)

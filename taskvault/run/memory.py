@@ -123,6 +123,10 @@ class Memory:
         _make_room(self.states)
         self.states[place, look] = identity, state
 
+    def kind(self, place: bytes, status: os.stat_result) -> str:
+        """Return the kind of file system that a path is on; empty if that cannot be known."""
+        return self._file_systems.kind(status.st_dev, place)
+
     def is_steady(self, place: bytes, status: os.stat_result, looked_ns: int) -> bool:
         """Whether what a file or symlink holds goes with its identity; `looked_ns` is when it was looked at."""
         return (

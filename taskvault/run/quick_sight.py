@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from taskvault.run.digests import Digests
+from taskvault.run.digests import Digests, Told
 from taskvault.run.many_looks import TOLD_BYTES, differing, looks, told_followed, told_itself
 from taskvault.run.memory import Memory, Plan, Seen, identity_of
 from taskvault.run.pathset import Look
@@ -21,8 +21,8 @@ _REMEMBERED = frozenset({_STATE, int(Look.TARGET)})
 class QuickSight(Sight):
     """The same states as `Sight.states` has."""
 
-    def __init__(self, root: bytes, hash_function: HashFunction, memory: Memory) -> None:
-        super().__init__(root, Digests(hash_function, memory))
+    def __init__(self, root: bytes, hash_function: HashFunction, memory: Memory, told: Told | None = None) -> None:
+        super().__init__(root, Digests(hash_function, memory, told))
         self._memory = memory
         # No later than any look: what has changed since is not steady, in whichever pathset it was read.
         self._looked_ns = memory.now_ns()

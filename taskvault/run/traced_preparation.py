@@ -17,7 +17,7 @@ from taskvault.protocol.messages import UnsteadyKey
 from taskvault.run.as_text import text
 from taskvault.run.caller import MOST_DESCRIBED, read_stdin, stream_digest, umask_now
 from taskvault.run.declaration import Declaration
-from taskvault.run.digests import Digests
+from taskvault.run.digests import Digests, Told
 from taskvault.run.memory import Memory
 from taskvault.run.pathset import Item
 from taskvault.run.places import Places
@@ -83,9 +83,9 @@ class Prepared:
         """Return a fresh look at the disk; `digests` may be what others have read already."""
         return Sight(os.fsencode(self.root), digests)
 
-    def quick_sight(self, memory: Memory) -> QuickSight:
+    def quick_sight(self, memory: Memory, told: Told) -> QuickSight:
         """Return a fresh look at everything that a pathset names."""
-        return QuickSight(os.fsencode(self.root), self.hash_function, memory)
+        return QuickSight(os.fsencode(self.root), self.hash_function, memory, told)
 
     def facts(self) -> dict[str, str]:
         """Everything in the key beside arguments, inputs and environment, for the history."""

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import os
 
-from taskvault.protocol.messages import DescribePath, Done, MarkEvictable, MeasurePath, PathDescribed, PathMeasured
+from taskvault.protocol.messages import (
+    DescribePath,
+    DigestsFound,
+    Done,
+    FindDigests,
+    MarkEvictable,
+    MeasurePath,
+    MountedFile,
+    PathDescribed,
+    PathMeasured,
+)
 from tvd.control.answer import Table
-from tvd.control.privacy import OthersDirectory, check_path, keepers_for
+from tvd.control.privacy import OthersDirectory, check_path, keepers_for, may_read
 from tvd.control.vault_session import VaultSession
+from tvd.control.wire import Rejected
 from tvd.keepers import Keepers
 from tvd.shown_entries import shown_by
 from tvfs.filesystem.filesystem import Filesystem
 from tvfs.vault.vault import Vault
+
+MOST_FILES = 256
+"""In one request for digests."""
+
+_END_OF_NUMBERS = 1 << 64
 
 
 class PathRequests:
@@ -27,6 +43,7 @@ class PathRequests:
         return {
             MeasurePath: self.measure_path,
             DescribePath: self.describe_path,
+            FindDigests: self.find_digests,
             MarkEvictable: self.mark_evictable,
         }
 
@@ -63,6 +80,25 @@ class PathRequests:
             evictable=self._filesystem.evictables.is_evictable(ino, parent),
             open_for_writing=described.open_for_writing,
         )
+
+    async def find_digests(self, session: VaultSession, request: FindDigests) -> DigestsFound:
+        """Only of what a client has looked at, as it is now, and may read."""
+        if len(request.files) > MOST_FILES:
+            raise Rejected(f"{len(request.files)} files cannot be asked for at once, at most {MOST_FILES}")
+        return DigestsFound([self._hash_of(session, file) for file in request.files])
+
+    def _hash_of(self, session: VaultSession, file: MountedFile) -> bytes:
+        found = self._filesystem.inspection.settled(file.ino) if 0 < file.ino < _END_OF_NUMBERS else None
+        if found is None:
+            return b""
+        inode, hash_ = found
+        same = (inode.mode, inode.size, inode.mtime_ns, inode.ctime_ns) == (
+            file.mode,
+            file.size,
+            file.mtime_ns,
+            file.ctime_ns,
+        )
+        return hash_ if same and may_read(session, inode.mode, inode.uid, inode.gid) else b""
 
     async def mark_evictable(self, session: VaultSession, request: MarkEvictable) -> Done:
         """Durable when answered; files that are there already are known to eviction a moment later."""

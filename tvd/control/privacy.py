@@ -52,6 +52,16 @@ def check_path(session: VaultSession, path: str) -> None:
         check_owner(session, f"what is in {path or '.'!r}")
 
 
+def may_read(session: VaultSession, mode: int, uid: int, gid: int) -> bool:
+    """Whether permissions let a client read a file; everything is the owner's of the vault."""
+    peer = session.peer
+    if session.is_owner:
+        return True
+    if peer.uid == uid:
+        return bool(mode & 0o400)
+    return bool(mode & (0o040 if gid == peer.gid or gid in peer.groups else 0o004))
+
+
 def record_for(session: VaultSession, record: RunRecord) -> RunRecord:
     """Return a record of the history as a client may see it."""
     if session.is_owner or record.user == session.peer.uid:

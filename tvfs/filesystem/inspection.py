@@ -114,6 +114,16 @@ class Inspection:
             codecs={self._codec(number): count for number, count in weight.codecs.items()},
         )
 
+    def settled(self, ino: int) -> tuple[Inode, bytes] | None:
+        """Return a file and the hash of its content; None if that is not known, or may change.
+
+        Whoever has it open for writing may have bytes that were not sent to us yet.
+        """
+        inode = self._nodes.find(ino)
+        if inode is None or not inode.is_regular or inode.state == STAGED or self._files.has_writer(ino):
+            return None
+        return inode, self._reader.digest_of(inode.content).hash
+
     async def path_of(self, ino: int, pace: Pace | None = None) -> bytes | None:
         """Return the path of a directory below the mount; None if it is not reachable, or in a view of the owner's."""
         chain = [ino]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
@@ -27,7 +29,7 @@ from tvd.control.entries_requests import EntriesRequests
 from tvd.control.live_requests import LiveRequests
 from tvd.control.path_requests import PathRequests
 from tvd.control.peer import Peer
-from tvd.control.privacy import OthersDirectory, OwnersOnly
+from tvd.control.privacy import OthersDirectory, OwnersOnly, may_read
 from tvd.control.runs_requests import RunsRequests
 from tvd.control.snapshots import Snapshots
 from tvd.control.vault_session import VaultSession
@@ -133,3 +135,22 @@ async def test_nobody_has_files_evicted_that_are_anothers(served: Served) -> Non
     await paths.mark_evictable(served.member, MarkEvictable("work/shares", True))
     for path in ("work/owns", "work/shares"):
         await paths.mark_evictable(served.owner, MarkEvictable(path, True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "uid", "gid", "may"),
+    [
+        (0o400, MEMBER, 1, True),
+        (0o077, MEMBER, MEMBER, False),
+        (0o040, 1, MEMBER, True),
+        (0o040, 1, 50, True),
+        (0o404, 1, 50, False),
+        (0o004, 1, 1, True),
+        (0o440, 1, 1, False),
+    ],
+)
+def test_a_hash_is_told_of_what_permissions_let_a_member_read(mode: int, uid: int, gid: int, may: bool) -> None:
+    member = SimpleNamespace(peer=Peer(1, MEMBER, MEMBER, frozenset({50})), is_owner=False)
+    assert may_read(cast(VaultSession, member), 0o100000 | mode, uid, gid) == may
+    owner = SimpleNamespace(peer=Peer(1, OWNER, OWNER), is_owner=True)
+    assert may_read(cast(VaultSession, owner), 0o100000, uid, gid)
