@@ -131,7 +131,7 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             lambda: _succeeded(stop, hand_over, service),
             config.plugins.call_timeout_s,
         )
-        server = _server(config, vault, filesystem, views, health, facts, activity, reclaimer)
+        server = _server(config, vault, filesystem, views, health, facts, activity, reclaimer, mount)
         background = _background(vault, filesystem, evictor, reclaimer)
         requests = RequestNames(activity, filesystem.inspection)
         try:
@@ -143,6 +143,10 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
             remove_socket(config.home)
             with trio.CancelScope(shield=True):
                 await filesystem.aclose()
+
+
+def _no_mount() -> None:
+    return None
 
 
 def _background(vault: Vault, filesystem: Filesystem, evictor: Evictor, reclaimer: Reclaimer) -> list[BackgroundTask]:
@@ -179,6 +183,7 @@ def _server(  # noqa: PLR0913 - what a server is made of
     facts: DaemonFacts,
     activity: ActivityRecorder,
     reclaimer: Reclaimer,
+    mount: FuseMount | None,
 ) -> ControlServer[VaultSession]:
     group_gid = find_group(config.control.group)
     snapshots = Snapshots(vault, views)
@@ -204,7 +209,7 @@ def _server(  # noqa: PLR0913 - what a server is made of
                     **RunsRequests(vault, views).table(),
                     **doings.table(),
                     **ReclaimRequests(vault, reclaimer).table(),
-                    **PathRequests(vault, filesystem).table(),
+                    **PathRequests(vault, filesystem, device=mount.device if mount is not None else _no_mount).table(),
                     **CheckingRequests(vault, filesystem).table(),
                     **PluginRequests(vault, config.eviction.policy).table(),
                 },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tvd.config import MountConfig
 from tvfs.filesystem.lookups import LookupCounts
 from tvfs.fuse.hand_over import HandOver
 from tvfs.fuse.mount import Mounted, serve
-from tvfs.fuse.mount_point import detach
+from tvfs.fuse.mount_point import detach, mount_source
+from tvfs.fuse.mount_table import mounts_at
 from tvfs.fuse.served_filesystem import ServedFilesystem
 from tvfs.fuse.settings import MountSettings
 from tvfs.fuse.transport import Transport
@@ -55,6 +57,14 @@ class FuseMount:
         """Tell the kernel that the owner added a name to a directory; returns at once."""
         if self._transport is not None:
             self._transport.listing_changed(ino)
+
+    def device(self) -> int | None:
+        """Return the number of the file system, which nothing else has that is mounted anywhere; None without it."""
+        for entry in mounts_at(self._point)[-1:]:
+            if entry.source == mount_source(self._settings.vault):
+                major, minor = map(int, entry.device.split(":"))
+                return os.makedev(major, minor)
+        return None
 
     async def unmount(self, *, force: bool) -> None:
         """Make the kernel flush and let go, while `serve` goes on; raise `MountHeld` if it is in use and not forced."""

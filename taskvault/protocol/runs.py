@@ -129,6 +129,7 @@ class RunReply(Message, frozen=True, tag=True):
 class MountedFile(msgspec.Struct, frozen=True, array_like=True):
     """A file as `lstat` showed it; one of another file system, or one that has changed since, is unknown."""
 
+    device: int
     ino: int
     mode: int
     size: int

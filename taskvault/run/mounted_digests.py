@@ -17,8 +17,8 @@ MOUNTED = "fuse.taskvault"
 class MountedDigests:
     """Asks over one connection, a file at a time.
 
-    The owner knows a file by number, mode, size and times, all as they were seen here: so one of another vault's mount,
-    or one that has changed since, is not known to it.
+    The owner knows a file by the number of the file system, which is its own mount's alone, and by number, mode, size
+    and times as they were seen here: one of another vault's mount, or one that has changed since, is unknown to it.
     """
 
     def __init__(self, client: Client, memory: Memory, *, patience_s: float) -> None:
@@ -30,8 +30,10 @@ class MountedDigests:
         """Return the hash of a file's content; None if it must be read."""
         if not stat.S_ISREG(status.st_mode) or self._memory.kind(place, status) != MOUNTED:
             return None
-        seen = MountedFile(status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        seen = MountedFile(
+            status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
         try:
             return self._client.call(FindDigests([seen]), timeout_s=self._patience_s).hashes[0] or None
-        except (TaskVaultError, IndexError):
+        except (TaskVaultError, IndexError, OverflowError):
             return None

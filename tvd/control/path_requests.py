@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from taskvault.protocol.messages import (
     DescribePath,
@@ -33,7 +34,11 @@ _END_OF_NUMBERS = 1 << 64
 class PathRequests:
     """Answers them from one filesystem."""
 
-    def __init__(self, vault: Vault, filesystem: Filesystem) -> None:
+    def __init__(
+        self, vault: Vault, filesystem: Filesystem, *, device: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """`device` returns the number of the mounted file system, as `lstat` shows it; None without a mount."""
+        self._device = device
         self._vault = vault
         self._filesystem = filesystem
         self._keepers = Keepers(vault, filesystem.inspection)
@@ -85,7 +90,10 @@ class PathRequests:
         """Only of what a client has looked at, as it is now, and may read."""
         if len(request.files) > MOST_FILES:
             raise Rejected(f"{len(request.files)} files cannot be asked for at once, at most {MOST_FILES}")
-        return DigestsFound([self._hash_of(session, file) for file in request.files])
+        device = self._device()
+        return DigestsFound([
+            self._hash_of(session, file) if file.device == device else b"" for file in request.files
+        ])  # fmt: skip
 
     def _hash_of(self, session: VaultSession, file: MountedFile) -> bytes:
         found = self._filesystem.inspection.settled(file.ino) if 0 < file.ino < _END_OF_NUMBERS else None

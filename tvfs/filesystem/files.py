@@ -30,6 +30,7 @@ from tvfs.filesystem.posix_error import (
 )
 from tvfs.filesystem.staged_file import StagedFile
 from tvfs.filesystem.staging import Staging
+from tvfs.filesystem.written import Written
 from tvfs.plugin_api.buffer import Buffer
 
 _EMPTY = int(ContentState.EMPTY)
@@ -76,6 +77,7 @@ class Files:
         self._handles: dict[int, OpenFile] = {}
         self._opened: dict[int, int] = {}
         self._writers: dict[int, int] = {}
+        self.written = Written()
         self.hot: HotFiles | None = None
         """Copies that the kernel reads past us; set once."""
         self.opened: Callable[[int], None] = _nobody
@@ -239,6 +241,7 @@ class Files:
         self._opened[ino] = self._opened.get(ino, 0) + 1
         if writes:
             self._writers[ino] = self._writers.get(ino, 0) + 1
+            self.written.add(ino)
 
     def release(self, handle: Handle) -> int:
         """Close a handle and return the inode."""

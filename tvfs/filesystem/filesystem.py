@@ -200,6 +200,8 @@ class Filesystem(FileRequests):
 
     def start(self, inherited: SessionRecord | None = None) -> None:
         """Make the fixed directories, put in order what the last stop left, open again what a session has open."""
+        if inherited is not None:
+            self._files.written.add_all()
         reopen(inherited, self._nodes, self._files, self._hot)
         self.evictables.start()
         put_in_order(

@@ -115,12 +115,15 @@ class Inspection:
         )
 
     def settled(self, ino: int) -> tuple[Inode, bytes] | None:
-        """Return a file and the hash of its content; None if that is not known, or may change.
+        """Return a file and the hash of its content; None where a reader may see something else, or what is not sealed.
 
-        Whoever has it open for writing may have bytes that were not sent to us yet.
+        Whoever has it open for writing may have bytes that were not sent to us yet, and of whoever had the kernel may
+        keep bytes that we refused, and shows them to readers.
         """
         inode = self._nodes.find(ino)
-        if inode is None or not inode.is_regular or inode.state == STAGED or self._files.has_writer(ino):
+        if inode is None or not inode.is_regular or inode.state == STAGED:
+            return None
+        if self._files.has_writer(ino) or ino in self._files.written:
             return None
         return inode, self._reader.digest_of(inode.content).hash
 

@@ -152,5 +152,5 @@ async def test_nobody_has_files_evicted_that_are_anothers(served: Served) -> Non
 def test_a_hash_is_told_of_what_permissions_let_a_member_read(mode: int, uid: int, gid: int, may: bool) -> None:
     member = SimpleNamespace(peer=Peer(1, MEMBER, MEMBER, frozenset({50})), is_owner=False)
     assert may_read(cast(VaultSession, member), 0o100000 | mode, uid, gid) == may
-    owner = SimpleNamespace(peer=Peer(1, OWNER, OWNER), is_owner=True)
-    assert may_read(cast(VaultSession, owner), 0o100000, uid, gid)
+    root = SimpleNamespace(peer=Peer(1, 0, 0), is_owner=True)
+    assert may_read(cast(VaultSession, root), 0o100000, uid, gid)
