@@ -37,6 +37,7 @@ class FuseMount:
         self._lookups = lookups
         self._point = str(point)
         self._transport: Transport | None = None
+        self._device: int | None = None
         self._flush_timeout_s = config.unmount_timeout_s
         self._settings = mount_settings(home, config)
         self._hand_over = hand_over
@@ -60,11 +61,7 @@ class FuseMount:
 
     def device(self) -> int | None:
         """Return the number of the file system, which nothing else has that is mounted anywhere; None without it."""
-        for entry in mounts_at(self._point)[-1:]:
-            if entry.source == mount_source(self._settings.vault):
-                major, minor = map(int, entry.device.split(":"))
-                return os.makedev(major, minor)
-        return None
+        return self._device
 
     async def unmount(self, *, force: bool) -> None:
         """Make the kernel flush and let go, while `serve` goes on; raise `MountHeld` if it is in use and not forced."""
@@ -76,6 +73,11 @@ class FuseMount:
 
     def _use(self, mounted: Mounted) -> None:
         self._transport = mounted.transport
+        # Once: the table may be long.
+        for entry in mounts_at(self._point)[-1:]:
+            if entry.source == mount_source(self._settings.vault):
+                major, minor = map(int, entry.device.split(":"))
+                self._device = os.makedev(major, minor)
 
 
 def mount_settings(home: Path, config: MountConfig) -> MountSettings:

@@ -22,6 +22,7 @@ from taskvault.run.memory import Memory
 from taskvault.run.mounted_digests import MountedDigests
 from taskvault.snapshots import take_snapshot
 from tests.thinned import thinned
+from tests.waiting import wait_until
 from tvfs.fuse.settings import TRANSPORTS
 from tvfs.plugin_api import PluginRegistry
 
@@ -46,13 +47,28 @@ def told(client: Client, place: Path) -> bytes:
     return client.call(m.FindDigests([seen(place)])).hashes[0]
 
 
+def seal(client: Client) -> None:
+    """Seal everything, as soon as the daemon has heard of the last close."""
+
+    def is_sealed() -> bool:
+        try:
+            client.call(m.SnapshotLive("work"))
+        except Refused as exc:
+            if exc.kind != "OpenForWriting":
+                raise
+            return False
+        return True
+
+    wait_until(is_sealed)
+
+
 def mounted_anew(daemon: Any, **files: bytes) -> Path:
     """Return `work` of a daemon that found these files when it started, sealed: nobody had them open for writing."""
     daemon.start(mounted=True)
     for name, content in files.items():
         (daemon.mount / "work" / name).write_bytes(content)
     with daemon.client() as client:
-        client.call(m.SnapshotLive("work"))
+        seal(client)
     assert daemon.stop() == 0
     daemon.start(mounted=True)
     return Path(daemon.mount / "work")
@@ -85,7 +101,7 @@ def test_of_what_was_open_for_writing_nothing_is_told_until_the_kernel_knows_the
         mapped[0:1] = b"b"
         assert told(client, place) == b""
         mapped.close()
-        client.call(m.SnapshotLive("work"))
+        seal(client)
         assert told(client, place) == b""
         assert told(client, work / "other") == BLAKE3.digest(b"other")
     assert daemon.stop() == 0
@@ -124,7 +140,7 @@ def test_the_same_file_of_a_vault_that_is_a_copy_is_unknown(
     daemon.start(mounted=True)
     (daemon.mount / "work" / "given").write_bytes(b"a")
     with daemon.client() as client:
-        client.call(m.SnapshotLive("work"))
+        seal(client)
     assert daemon.stop() == 0
     copied = make_daemon(tmp_path / "beside" / "vault")
     shutil.copytree(daemon.home, copied.home, ignore=shutil.ignore_patterns("mnt", "*.sock"))
