@@ -503,6 +503,16 @@ def serving(vault: Vault) -> tuple[Path, bytes]:
     raise AssertionError("none serves")
 
 
+def serving_processes(place: Path) -> list[int]:
+    """Return all that listen at a socket."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if os.fsencode(place) in each.read_bytes().split(b"\0"):
+                found.append(int(each.parent.name))
+    return found
+
+
 def test_a_launcher_that_goes_before_it_begins_leaves_all_as_it_was(vault: Vault, sh: Any, project: Path) -> None:
     sh("echo x > out")
     sh("echo x > out")
@@ -511,8 +521,13 @@ def test_a_launcher_that_goes_before_it_begins_leaves_all_as_it_was(vault: Vault
     scope = os.fsencode(vault.json("runs", "--limit", "1")[0]["scope"])
     arguments = [b"run", b"--root", b".", b"--scope", scope, b"--", b"sh", b"-c", b"echo x > out"]
     request = request_of(identity, arguments, vault.environment())
+    workers = serving_processes(place)
+    for each in workers:
+        os.kill(each, signal.SIGSTOP)
     asked = Asked(place, request, project)
     asked.connection.close()
+    for each in workers:
+        os.kill(each, signal.SIGCONT)
     asked.await_end()
     assert list(project.iterdir()) == [project / "in"]
     with Asked(place, request, project, turn=b"") as connection:
@@ -548,12 +563,7 @@ def test_nonsense_is_not_answered_and_harms_nobody(vault: Vault, sh: Any, projec
 def test_a_warm_process_that_is_killed_is_replaced(vault: Vault, sh: Any, launcher: Launcher, project: Path) -> None:
     sh("echo x")
     place, _ = serving(vault)
-    killed = [
-        int(each.parent.name)
-        for each in Path("/proc").glob("[0-9]*/cmdline")
-        if each.exists() and os.fsencode(place) in each.read_bytes().split(b"\0")
-    ]
-    for pid in killed:
+    for pid in serving_processes(place):
         os.kill(pid, signal.SIGKILL)
     assert sh("echo x")[0].is_hit
     launcher.warm_up(project, vault.environment())
