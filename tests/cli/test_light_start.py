@@ -425,7 +425,7 @@ def acting(place: Path, *, takes_turn: bool) -> tuple[threading.Thread, list[byt
                 if takes_turn:
                     found.append(os.read(turn, 1))
                 # It says nothing as long as it waits, and closes when it goes on alone.
-                gone, _, _ = select.select([connection], [], [], PATIENCE_S + 0.5)
+                gone, _, _ = select.select([connection], [], [], PATIENCE_S + 0.5 if takes_turn else 20)
                 while gone and connection.recv(1 << 20):
                     pass
                 if not takes_turn:
