@@ -13,9 +13,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Self, overload
 
@@ -230,25 +228,23 @@ class Client:
         return memoryview(received)[HEADER.size : length]
 
     def _send(self, frame: bytes, deadline: float) -> None:
-        sent = self._attempted(partial(self._socket.send, frame, socket.MSG_DONTWAIT)) or 0
-        while sent < len(frame):
+        rest = memoryview(frame)
+        while True:
+            with suppress(BlockingIOError):
+                rest = rest[self._socket.send(rest, socket.MSG_DONTWAIT) :]
+            if not rest:
+                return
             _await(self._writable, deadline)
-            sent += self._attempted(partial(self._socket.send, memoryview(frame)[sent:], socket.MSG_DONTWAIT)) or 0
 
     def _receive(self, room: memoryview, deadline: float, descriptors: list[int]) -> int:
         """Read what there is of the reply to one request, behind which nothing comes; return how many bytes."""
-        _await(self._readable, deadline)
-        count = self._attempted(partial(_receive_into, self._socket, room, descriptors))
-        if count == 0:
-            raise DaemonUnreachable(self.home, "it closed the connection")
-        return count or 0
-
-    @staticmethod
-    def _attempted(call: Callable[[], int]) -> int | None:
-        try:
-            return call()
-        except BlockingIOError:
-            return None
+        while True:
+            _await(self._readable, deadline)
+            with suppress(BlockingIOError):
+                count = _receive_into(self._socket, room, descriptors)
+                if count == 0:
+                    raise DaemonUnreachable(self.home, "it closed the connection")
+                return count
 
 
 def _await(ready: select.poll, deadline: float) -> None:

@@ -19,7 +19,7 @@ from tvd.control.growth import with_room
 from tvd.control.ingest_requests import IngestRequests
 from tvd.control.listener import listen, remove_socket
 from tvd.control.live_requests import LiveRequests
-from tvd.control.path_requests import PathRequests
+from tvd.control.path_requests import PathRequests, no_mount
 from tvd.control.peer import Admission, Peer, find_group
 from tvd.control.plugin_requests import PluginRequests
 from tvd.control.reclaim_requests import ReclaimRequests
@@ -145,10 +145,6 @@ async def assembled(config: Config) -> AsyncIterator[Owner]:
                 await filesystem.aclose()
 
 
-def _no_mount() -> None:
-    return None
-
-
 def _background(vault: Vault, filesystem: Filesystem, evictor: Evictor, reclaimer: Reclaimer) -> list[BackgroundTask]:
     return [
         BackgroundTask("sealer", filesystem.run_background),
@@ -209,7 +205,7 @@ def _server(  # noqa: PLR0913 - what a server is made of
                     **RunsRequests(vault, views).table(),
                     **doings.table(),
                     **ReclaimRequests(vault, reclaimer).table(),
-                    **PathRequests(vault, filesystem, device=mount.device if mount is not None else _no_mount).table(),
+                    **PathRequests(vault, filesystem, device=mount.device if mount is not None else no_mount).table(),
                     **CheckingRequests(vault, filesystem).table(),
                     **PluginRequests(vault, config.eviction.policy).table(),
                 },

@@ -50,14 +50,6 @@ class QuickSight(Sight):
             states[number] = self.state(plan.pathset.items[number])
         return states + self.rest(plan.pathset)
 
-    def _look(self, place: bytes) -> os.stat_result | None:
-        """Return what is there now; raise `OSError` if that cannot be known."""
-        try:
-            self._found[place] = os.lstat(place)
-        except (FileNotFoundError, NotADirectoryError):
-            self._found[place] = None
-        return self._found[place]
-
     def _look_at_absences(self, plan: Plan, seen: Seen, wanted: Iterable[int]) -> None:
         states, absence = seen.states, self.absent()
         for look in wanted:
@@ -75,7 +67,8 @@ class QuickSight(Sight):
                 else:
                     states[number] = self.state(plan.pathset.items[number])
                     kept = False
-            _note(seen, look, told_followed(absent.identity) if seen.told else b"", kept)
+            if seen.told:
+                _note(seen, look, told_followed(absent.identity), kept)
 
     def _look_at_others(self, plan: Plan, seen: Seen, wanted: Iterable[int]) -> None:
         states, known_states, root, user = seen.states, self._memory.states, self._root + b"/", os.geteuid()
@@ -106,6 +99,5 @@ class QuickSight(Sight):
 
 def _note(seen: Seen, look: int, told: bytes, kept: bool) -> None:
     """Note what a look told, and whether its states are known as long as it tells the same."""
-    if seen.told:
-        seen.told[look * TOLD_BYTES : (look + 1) * TOLD_BYTES] = told
-        (seen.anew.discard if kept else seen.anew.add)(look)
+    seen.told[look * TOLD_BYTES : (look + 1) * TOLD_BYTES] = told
+    (seen.anew.discard if kept else seen.anew.add)(look)

@@ -89,11 +89,14 @@ class Sight:
 
     def status(self, place: bytes) -> os.stat_result | None:
         """Return what is there, None for nothing; raise `OSError` if that cannot be known."""
-        if place not in self._found:
-            try:
-                self._found[place] = os.lstat(place)
-            except (FileNotFoundError, NotADirectoryError):
-                self._found[place] = None
+        return self._found[place] if place in self._found else self._look(place)
+
+    def _look(self, place: bytes) -> os.stat_result | None:
+        """Return what is there now, whatever was found before; raise `OSError` if that cannot be known."""
+        try:
+            self._found[place] = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            self._found[place] = None
         return self._found[place]
 
     def states(self, pathset: Pathset) -> list[bytes]:

@@ -73,7 +73,6 @@ class _Hit:
     entry: Entry
     result: StoredResult
     started_ns: int
-    patience_s: float
 
 
 class Replayer:
@@ -141,7 +140,7 @@ class Replayer:
         if entry is None or prepared.own_view:
             raise NotHere
         result = read_result(entry, client.welcome.hash)
-        return _Hit(request, declaration, prepared, entry, result, started_ns, patience_s)
+        return _Hit(request, declaration, prepared, entry, result, started_ns)
 
     def _load_storing(self, client: Client) -> None:
         """Load what storing needs, once: a process that is forked would load it for itself alone."""
@@ -191,7 +190,7 @@ class Replayer:
             if not is_told:
                 self._told[what] = time.monotonic()
             if hit.request.quiet:
-                client.tell(NoteRun(record), timeout_s=hit.patience_s)
+                client.tell(NoteRun(record), timeout_s=TOLD_S)
             else:
                 record = client.call(RecordRun(record), timeout_s=TOLD_S).record
         return b"" if hit.request.quiet else os.fsencode(f"tv: {line(record)}\n")

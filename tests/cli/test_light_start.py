@@ -341,23 +341,32 @@ def alone(tmp_path: Path, project: Path, launcher: Launcher) -> Iterator[Path]:
     lock.unlink()
 
 
-def answering(place: Path, *answers: bytes) -> threading.Thread:
-    """Listen once; answer what comes, then close."""
+def listening(place: Path, serve: Callable[[socket.socket], None]) -> threading.Thread:
+    """Serve whoever connects first, then close."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(place))
     listener.listen()
 
-    def answer() -> None:
+    def listen() -> None:
         with listener:
             connection, _ = listener.accept()
             with connection:
-                for each in answers:
-                    connection.recv(1 << 20)
-                    connection.sendall(each)
+                serve(connection)
 
-    thread = threading.Thread(target=answer, daemon=True)
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     return thread
+
+
+def answering(place: Path, *answers: bytes) -> threading.Thread:
+    """Listen once; answer what comes, then close."""
+
+    def answer(connection: socket.socket) -> None:
+        for each in answers:
+            connection.recv(1 << 20)
+            connection.sendall(each)
+
+    return listening(place, answer)
 
 
 @pytest.mark.parametrize(
@@ -413,31 +422,24 @@ def test_what_it_has_started_is_the_command_even_if_it_dies(
 
 def acting(place: Path, *, takes_turn: bool) -> tuple[threading.Thread, list[bytes]]:
     """Listen once; act or not, and answer when the launcher's patience must have ended; note what the turn held."""
-    listener, found = socket.socket(socket.AF_UNIX), []
-    listener.bind(str(place))
-    listener.listen()
+    found: list[bytes] = []
 
-    def answer() -> None:
-        with listener:
-            connection, _ = listener.accept()
-            with connection:
-                _, (directory, turn), _, _ = socket.recv_fds(connection, 1 << 20, 2)
-                if takes_turn:
-                    found.append(os.read(turn, 1))
-                # It says nothing as long as it waits, and closes when it goes on alone.
-                gone, _, _ = select.select([connection], [], [], PATIENCE_S + 0.5 if takes_turn else 20)
-                while gone and connection.recv(1 << 20):
-                    pass
-                if not takes_turn:
-                    found.append(os.read(turn, 1))
-                with suppress(BrokenPipeError):
-                    connection.sendall(DONE.pack(b"D", 3, 5, 4, 0) + b"said")
-                os.close(directory)
-                os.close(turn)
+    def answer(connection: socket.socket) -> None:
+        _, (directory, turn), _, _ = socket.recv_fds(connection, 1 << 20, 2)
+        if takes_turn:
+            found.append(os.read(turn, 1))
+        # It says nothing as long as it waits, and closes when it goes on alone.
+        gone, _, _ = select.select([connection], [], [], PATIENCE_S + 0.5 if takes_turn else 20)
+        while gone and connection.recv(1 << 20):
+            pass
+        if not takes_turn:
+            found.append(os.read(turn, 1))
+        with suppress(BrokenPipeError):
+            connection.sendall(DONE.pack(b"D", 3, 5, 4, 0) + b"said")
+        os.close(directory)
+        os.close(turn)
 
-    thread = threading.Thread(target=answer, daemon=True)
-    thread.start()
-    return thread, found
+    return listening(place, answer), found
 
 
 @pytest.mark.parametrize("takes_turn", [True, False])

@@ -28,15 +28,15 @@ from tvfs.vault.vault import Vault
 MOST_FILES = 256
 """In one request for digests."""
 
-_END_OF_NUMBERS = 1 << 64
+
+def no_mount() -> None:
+    """Return the number of the file system of a vault without a mount."""
 
 
 class PathRequests:
     """Answers them from one filesystem."""
 
-    def __init__(
-        self, vault: Vault, filesystem: Filesystem, *, device: Callable[[], int | None] = lambda: None
-    ) -> None:
+    def __init__(self, vault: Vault, filesystem: Filesystem, *, device: Callable[[], int | None] = no_mount) -> None:
         """`device` returns the number of the mounted file system, as `lstat` shows it; None without a mount."""
         self._device = device
         self._vault = vault
@@ -96,7 +96,7 @@ class PathRequests:
         ])  # fmt: skip
 
     def _hash_of(self, session: VaultSession, file: MountedFile) -> bytes:
-        found = self._filesystem.inspection.settled(file.ino) if 0 < file.ino < _END_OF_NUMBERS else None
+        found = self._filesystem.inspection.settled(file.ino) if file.ino > 0 else None
         if found is None:
             return b""
         inode, hash_ = found

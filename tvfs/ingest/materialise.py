@@ -28,6 +28,7 @@ from tvfs.ingest.local_target import (
     set_attributes_by_name,
     write_all,
 )
+from tvfs.ingest.one_file import write_content
 from tvfs.ingest.snapshot_source import ContentDamaged, SnapshotSource
 
 BATCH_BYTES = 4 << 20
@@ -330,10 +331,7 @@ class _Writer:
                 if raw is not None:
                     write_all(fd, raw, 0)
                 else:
-                    for offset, part in self._source.read(entry.content):
-                        write_all(fd, part, offset)
-                    # A hole at the end has no bytes to write.
-                    os.ftruncate(fd, entry.size)
+                    write_content(fd, self._source, entry)
                 set_attributes(fd, _own(entry), owner=self._root)
                 self._remember(path, os.fstat(fd))
             finally:

@@ -20,15 +20,20 @@ def write_one(source: SnapshotSource, entry: IndexEntry, target: str, *, mtime_n
         return False
     descriptor = os.open(target, CREATE_FILE, 0o600)
     try:
-        end = 0
-        for offset, part in source.read(entry.content):
-            write_all(descriptor, part, offset)
-            end = offset + len(part)
-        if end < entry.size:
-            # A hole at the end has no bytes to write.
-            os.ftruncate(descriptor, entry.size)
+        write_content(descriptor, source, entry)
         own = OwnAttributes(entry.mode, entry.uid, entry.gid, mtime_ns, entry.xattrs)
         set_attributes(descriptor, own, owner=os.geteuid() == 0)
     finally:
         os.close(descriptor)
     return True
+
+
+def write_content(descriptor: int, source: SnapshotSource, entry: IndexEntry) -> None:
+    """Write what a file holds to an empty one; raise `OSError`, `ContentDamaged`, and what the source raises."""
+    end = 0
+    for offset, part in source.read(entry.content):
+        write_all(descriptor, part, offset)
+        end = offset + len(part)
+    if end < entry.size:
+        # A hole at the end has no bytes to write.
+        os.ftruncate(descriptor, entry.size)
