@@ -9,7 +9,7 @@ class SnapshotLive(Message, frozen=True, tag=True):
     """Seal a live path under the mount (relative to it) and everything below; answered with `SnapshotReply`.
 
     `paths` picks paths (relative to `path`) to keep, with their parents; empty keeps everything.  `excluded` are names
-    (fnmatch) to leave out at any depth.  `Failed(OpenForWriting)` if a file is open for writing and `allow_open` is
+    (fnmatch) to leave out at any depth.  `Failed(OpenForWriting)` if a file stays open for writing and `allow_open` is
     false.
     """
 

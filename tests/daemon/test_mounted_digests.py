@@ -22,7 +22,6 @@ from taskvault.run.memory import Memory
 from taskvault.run.mounted_digests import MountedDigests
 from taskvault.snapshots import take_snapshot
 from tests.thinned import thinned
-from tests.waiting import wait_until
 from tvfs.fuse.settings import TRANSPORTS
 from tvfs.plugin_api import PluginRegistry
 
@@ -48,18 +47,8 @@ def told(client: Client, place: Path) -> bytes:
 
 
 def seal(client: Client) -> None:
-    """Seal everything, as soon as the daemon has heard of the last close."""
-
-    def is_sealed() -> bool:
-        try:
-            client.call(m.SnapshotLive("work"))
-        except Refused as exc:
-            if exc.kind != "OpenForWriting":
-                raise
-            return False
-        return True
-
-    wait_until(is_sealed)
+    """Seal everything."""
+    client.call(m.SnapshotLive("work"))
 
 
 def mounted_anew(daemon: Any, **files: bytes) -> Path:

@@ -480,6 +480,7 @@ class Filesystem(FileRequests):
     def _closed(self, ino: int) -> None:
         self._sealer.note(ino)
         self.evictables.written(ino)
+        self._snapshots.closed()
 
     def _in_use(self, ino: int) -> bool:
         return self._lookups.holds(Ino(ino)) or self._files.is_open(ino)

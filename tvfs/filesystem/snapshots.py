@@ -32,6 +32,8 @@ _KEPT_BYTES = 8 << 20
 """Built directories wait in memory for a commit up to this."""
 _INLINE_ENTRIES = 64
 """Directories up to here are built at once; that takes less than handing them to a thread."""
+CLOSING_PATIENCE_S = 1.0
+"""How long to wait for closes to arrive: the kernel tells of a close after it has returned to the program."""
 
 
 class OpenForWriting(PosixError):
@@ -94,6 +96,11 @@ class Snapshots:
         self.sealer = sealer
         self.xattrs = xattrs
         self.writers = writers
+        self._closings = trio.lowlevel.ParkingLot()
+
+    def closed(self) -> None:
+        """The last writer of a file has closed it."""
+        self._closings.unpark_all()
 
     async def take(
         self,
@@ -107,8 +114,8 @@ class Snapshots:
         """Return the directory `ino` as content, durable; `holder` holds it from then on, or nobody for long.
 
         `paths`, relative to it, are what is wanted, with everything below them (None: all); `excluded` are left out.
-        Raises `NotADirectory`, `NotFound` for a path that is not there, `OpenForWriting` unless `allow_open`, and what
-        sealing raises.
+        Raises `NotADirectory`, `NotFound` for a path that is not there, `OpenForWriting` unless `allow_open`, after a
+        wait for closes that are on their way, and what sealing raises.
         """
         inode = self.nodes.get(ino)
         if not inode.is_directory:
@@ -117,7 +124,7 @@ class Snapshots:
         survey = _Walk(self, selection, build=False)
         await survey.run(ino, inode)
         if survey.opened and not allow_open:
-            raise OpenForWriting(sorted(survey.opened))
+            survey = await self._survey_when_closed(ino, selection, survey)
         if missing := selection.missing():
             raise NotFound(f"There is no {missing.decode('utf-8', 'backslashreplace')!r} to take a snapshot of.")
         await self.sealer.seal(survey.staged)
@@ -134,6 +141,18 @@ class Snapshots:
             raise OpenForWriting(sorted(walk.opened))
         assert built is not None, "a walk that builds ends with the directory that it began with"
         return SnapshotOutcome(built.snapshot, sorted(walk.opened))
+
+    async def _survey_when_closed(self, ino: int, selection: Selection, survey: _Walk) -> _Walk:
+        """Survey again once what was open is closed, or it takes too long; raise `OpenForWriting`."""
+        with trio.move_on_after(CLOSING_PATIENCE_S):
+            # No checkpoint between the look and the wait: no close comes unnoticed between them.
+            while not survey.written_inos.isdisjoint(self.writers()):
+                await self._closings.park()
+        survey = _Walk(self, selection, build=False)
+        await survey.run(ino, self.nodes.get(ino))
+        if survey.opened:
+            raise OpenForWriting(sorted(survey.opened))
+        return survey
 
     def reusable(self, ino: int, inode: Inode) -> Subdirectory | None:
         """Return an attached directory as the vault has it already, if nothing in it was changed."""
@@ -181,6 +200,7 @@ class _Walk:
         self._selection = selection
         self._build = build
         self.opened: list[bytes] = []
+        self.written_inos: set[int] = set()
         self.staged: list[int] = []
         self._links: dict[int, list[bytes]] = {}
         self._blobs: list[bytes] = []
@@ -268,6 +288,7 @@ class _Walk:
             self._links.setdefault(listed.ino, []).append(path)
         if listed.ino in self._of.writers():
             self.opened.append(path)
+            self.written_inos.add(listed.ino)
         if not self._build:
             if inode.state == STAGED:
                 self.staged.append(listed.ino)

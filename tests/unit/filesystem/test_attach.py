@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 
 import pytest
+import trio
+import trio.testing
 
 from tvfs.catalog.catalog import Batch
 from tvfs.content.snapshot import Snapshot
@@ -213,7 +215,9 @@ async def test_a_prepared_tree_is_published_by_rename_or_exchange(world: MemoryW
     assert await tree(world, b"out") == await tree(world, b"src")
 
 
-async def test_a_snapshot_names_files_that_are_open_for_writing(world: MemoryWorld) -> None:
+async def test_a_snapshot_names_files_that_are_open_for_writing(
+    world: MemoryWorld, autojump_clock: trio.testing.MockClock
+) -> None:
     world.mkdir(b"d")
     await world.write(b"d/f", b"arrived")
     handle = await world.filesystem.open(world.ino(b"d/f"), os.O_WRONLY, CALLER)
@@ -227,7 +231,30 @@ async def test_a_snapshot_names_files_that_are_open_for_writing(world: MemoryWor
     assert await world.read(b"copy/f") == b"arrived"
 
 
-async def test_an_unchanged_tree_with_a_file_open_for_writing_is_not_taken_for_unchanged(world: MemoryWorld) -> None:
+async def test_a_snapshot_waits_for_a_close_that_is_on_its_way(world: MemoryWorld) -> None:
+    world.mkdir(b"d")
+    await world.write(b"d/f", b"before")
+    await world.write(b"d/g", b"same")
+    both = [await world.filesystem.open(world.ino(path), os.O_WRONLY, CALLER) for path in (b"d/f", b"d/g")]
+    await world.write_to(both[0], 0, b"after!")
+    taken: list[Snapshot] = []
+
+    async def take() -> None:
+        taken.append((await world.filesystem.snapshot(world.ino(b"d"))).snapshot)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        for handle in both:
+            await trio.testing.wait_all_tasks_blocked()
+            assert not taken, "one is open still"
+            world.filesystem.release(handle)
+    world.filesystem.attach(WORK, b"copy", taken[0])
+    assert await world.read(b"copy/f") == b"after!"
+
+
+async def test_an_unchanged_tree_with_a_file_open_for_writing_is_not_taken_for_unchanged(
+    world: MemoryWorld, autojump_clock: trio.testing.MockClock
+) -> None:
     world.filesystem.attach(WORK, b"a", await saved(world))
     handle = await world.filesystem.open(world.ino(b"a/deep/er/big"), os.O_WRONLY, CALLER)
     with pytest.raises(OpenForWriting):
