@@ -1,7 +1,7 @@
 """Compiles the native programs while a wheel is built, or this checkout is installed for development.
 
 Without a C compiler, or elsewhere than on x86-64, the wheel has none: the tracer through strace serves, every call of
-`tv run` starts Python, and paths are looked at one by one.
+`tv run` starts Python, and paths are looked at one by one.  The command `tv` is the launcher, or else a script.
 """
 
 from __future__ import annotations
@@ -50,14 +50,19 @@ PRODUCTS = {
     LOOKS: {"taskvault-looks.so": [*FLAGS, "-fPIC", "-shared", "looks.c"]},
 }
 """Directory to products and how each is compiled."""
+TV = LAUNCHER / "taskvault-launch"
+TV_IN_PYTHON = Path("packaging/tv.py")
 
 
 class NativeHook(BuildHookInterface):  # type: ignore[type-arg]
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        tv = TV
         for folder, products in PRODUCTS.items():
             reason = compile_all(Path(self.root) / folder, products)
+            if reason and folder == TV.parent:
+                tv = TV_IN_PYTHON
             if reason:
                 self.app.display_warning(f"The programs of {folder} are left out ({reason}); Python does it instead.")
             elif version != "editable":
@@ -67,6 +72,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[type-arg]
                 }
                 build_data["pure_python"] = False
                 build_data["tag"] = "py3-none-linux_x86_64"
+        build_data["shared_scripts"] |= {str(Path(self.root) / tv): "tv"}
 
 
 def compile_all(folder: Path, products: Mapping[str, list[str]]) -> str:

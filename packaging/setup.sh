@@ -10,7 +10,7 @@ is_current() { [ -x .venv/bin/python ] && [ "$(cat ".venv/$1" 2>/dev/null)" = "$
 # What decides which packages .venv holds.  The path is in it because scripts in a venv name their own place.
 packages_key="$(pwd) $(key_of requirements-dev.lock packaging/system_packages.sh packaging/setup.sh)"
 # What decides how this checkout is seen in it: entry points, commands, and what is compiled for it.
-checkout_key="$(key_of pyproject.toml packaging/build_hook.py plugins/tvplugins/tracer/native/*.[ch] taskvault/*/native/*.[ch])"
+checkout_key="$(key_of pyproject.toml packaging/build_hook.py packaging/tv.py plugins/tvplugins/tracer/native/*.[ch] taskvault/*/native/*.[ch])"
 
 if ! is_current packages-key "$packages_key"; then
     packaging/system_packages.sh

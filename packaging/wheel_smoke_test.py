@@ -67,7 +67,8 @@ def inspect(wheel: Path) -> None:
     print(f"wheel: {wheel.name}, {len(names)} files, {wheel.stat().st_size / 1024:.0f} KiB")
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     manual = f"{metadata.removesuffix('.dist-info')}.data/data/share/man/"
-    ours = (f"{metadata}/", manual, *(f"{package}/" for package in PACKAGES))
+    tv = f"{metadata.removesuffix('.dist-info')}.data/scripts/tv"
+    ours = (f"{metadata}/", manual, tv, *(f"{package}/" for package in PACKAGES))
     strangers = [name for name in names if not name.startswith(ours)]
     assert not strangers, f"in the wheel but of no package: {strangers}"
     travelled = [name for name in names if {"tests", "docs", "__pycache__"} & set(name.split("/"))]

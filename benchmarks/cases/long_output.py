@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.filesystem.comparing import no_slower
 from benchmarks.pairs import Outcome, alternate, run, seconds
-from benchmarks.workplace import await_rest, fresh, vault
+from benchmarks.workplace import TV, await_rest, fresh, vault
 
 FILES = 10_000
 BYTES = 107_374
@@ -31,14 +31,12 @@ def measure(cache: Path, pairs: int) -> list[Outcome]:
     unpacked, archive = fresh(cache / "long-output"), fresh(cache / "long-output.tar.zst")
     unpacked.mkdir()
     with vault(cache, "long-output-vault") as place:
-        shims = fresh(cache / "long-output-shims")
-        place.tv("shim", str(shims), "true")
         project = place.mount / "work" / "project"
         project.mkdir()
         (project / "make.py").write_text(_MAKE)
         environment = {**os.environ, "TASKVAULT_HOME": str(place.home)}
         command = (
-            str(shims / "tv"),
+            *TV,
             "run",
             "--quiet",
             "--root",
@@ -65,6 +63,5 @@ def measure(cache: Path, pairs: int) -> list[Outcome]:
         run("diff", "-r", str(project / _MADE), str(unpacked / _MADE))
     fresh(unpacked)
     fresh(archive)
-    fresh(shims)
     case = f"replay of 1 GiB in {FILES:,} files to the mount, beside tar --zstd -x of them"
     return [no_slower(case, *series, floor=0.02, aim=0.005)]

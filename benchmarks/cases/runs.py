@@ -79,10 +79,11 @@ def measure(cache: Path, pairs: int) -> list[Outcome]:
     packages = [str(root / name) for name in ("taskvault", "tvfs", "tvd", "plugins")]
     run(sys.executable, "-m", "compileall", "-q", *packages, cwd=str(root))
     with vault(cache, "runs-vault") as place, _peers(cache) as peers:
-        ours = _ours(place, cache)
+        ours, prefixed = _ours(place, cache), _prefixed(place)
         lua = _lua(cache)
         outcomes = [_one_call(lua, ours, peer, pairs) for peer in peers]
-        outcomes += [_whole_build(lua, place, ours, peer, pairs) for peer in peers]
+        outcomes += [_one_call(lua, prefixed, peer, pairs) for peer in peers if peer.name == CCACHE]
+        outcomes += [_whole_build(lua, place, peer, pairs) for peer in peers]
         many = _generated(cache)
         for project in (lua, many):
             outcomes += [_one_changed(project, ours, peer, pairs) for peer in peers]
@@ -102,16 +103,15 @@ def _one_call(project: Project, ours: Side, peer: Side, pairs: int) -> Outcome:
         return took_s / CALLS * 1000
 
     _warm_up(lambda: calls(ours))
-    series = alternate(f"one call beside {peer.name}", pairs, lambda: calls(ours), lambda: calls(peer))
+    what = f"one compiler call replayed through {ours.name}"
+    series = alternate(f"{what} beside {peer.name}", pairs, lambda: calls(ours), lambda: calls(peer))
     (project.place / "call.o").unlink()
     judged = peer.name == CCACHE
-    return _outcome(
-        f"one compiler call replayed, beside a warm {peer.name}, ms", series, (2.0, 1.0) if judged else None
-    )
+    return _outcome(f"{what}, beside a warm {peer.name}, ms", series, (2.0, 1.0) if judged else None)
 
 
-def _whole_build(project: Project, place: Workplace, ours: Side, peer: Side, pairs: int) -> Outcome:
-    tv = [str(Path(ours.environment["PATH"].partition(":")[0]) / "tv"), "run", "--quiet", "--root", ".", "--"]
+def _whole_build(project: Project, place: Workplace, peer: Side, pairs: int) -> Outcome:
+    tv = [*TV, "run", "--quiet", "--root", ".", "--"]
     plain = {**os.environ, "TASKVAULT_HOME": str(place.home)}
 
     def replayed() -> float:
@@ -181,6 +181,11 @@ def _ours(place: Workplace, cache: Path) -> Side:
     place.tv("shim", str(shims), "gcc")
     environment = {**os.environ, "PATH": f"{shims}:{os.environ['PATH']}", "TASKVAULT_HOME": str(place.home)}
     return Side("tv shim", "gcc", environment)
+
+
+def _prefixed(place: Workplace) -> Side:
+    """`CC="tv run -- gcc"`."""
+    return Side("tv run", f"{TV[0]} run --quiet -- gcc", {**os.environ, "TASKVAULT_HOME": str(place.home)})
 
 
 @contextmanager

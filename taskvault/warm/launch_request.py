@@ -26,7 +26,8 @@ MOST_INLINE_BYTES = 65_536
 
 _DONE = struct.Struct("=c4I")
 _PART = struct.Struct("=BI")
-_FLAGS = {"--quiet": "quiet", "--no-store": "keep", "--read-only": "keep"}
+_HOME = "--home"
+_FLAGS = {"--quiet": "quiet", "--no-store": "keep", "--read-only": "keep", "--refresh": "refresh"}
 _WITH_VALUE = ("--root", "--scope", "--env")
 
 
@@ -47,6 +48,24 @@ class LaunchRequest:
     """Of `tv`."""
     environment: Mapping[str, str]
 
+    @property
+    def home(self) -> str:
+        """Which vault is meant, an absolute path, as the launcher finds it."""
+        named = self._split_home()[0] or self.environment.get("TASKVAULT_HOME")
+        return os.path.abspath(named or f"{self.environment.get('HOME', '')}/.taskvault")
+
+    @property
+    def behind_home(self) -> tuple[str, ...]:
+        """The arguments behind a vault that is named before anything else."""
+        return self._split_home()[1]
+
+    def _split_home(self) -> tuple[str, tuple[str, ...]]:
+        first, *rest = self.arguments or ("",)
+        option, equals, value = first.partition("=")
+        if option != _HOME or not (equals or rest):
+            return "", self.arguments
+        return (value, tuple(rest)) if equals else (rest[0], tuple(rest[1:]))
+
 
 def read_request(header: bytes, body: bytes) -> LaunchRequest:
     """Return the request; raise `NotUnderstood`."""
@@ -65,7 +84,7 @@ def read_request(header: bytes, body: bytes) -> LaunchRequest:
 
 def run_request(asked: LaunchRequest, workdir: Path) -> RunRequest:
     """Return what `tv run` with these arguments is to do; raise `NotUnderstood` for all but the plainest options."""
-    words = iter(asked.arguments)
+    words = iter(asked.behind_home)
     if next(words, "") != "run":
         raise NotUnderstood
     flags: set[str] = set()
@@ -93,7 +112,7 @@ def run_request(asked: LaunchRequest, workdir: Path) -> RunRequest:
         scope=values["--scope"][-1] if values["--scope"] else "main",
         with_stdin=False,
         store="keep" not in flags,
-        mode=Mode.NORMAL,
+        mode=Mode.REFRESH if "refresh" in flags else Mode.NORMAL,
         quiet="quiet" in flags,
     )
 

@@ -21,7 +21,7 @@ from taskvault.run.reach import PATIENCE_S
 from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.replay import StoredResult, read_result, restore
 from taskvault.run.report import Outcome, line, record_of
-from taskvault.run.request import RunRequest
+from taskvault.run.request import Mode, RunRequest
 from taskvault.run.staging import remove_left
 from taskvault.run.traced import working_tracer
 from taskvault.run.traced_preparation import Prepared
@@ -121,7 +121,7 @@ class Replayer:
         if asked.identity != self._identity:
             raise NotHere
         request = run_request(asked, Path(os.getcwd()))
-        if _named_home(asked) != str(self._home):
+        if asked.home != str(self._home):
             raise NotHere
         declaration = declare(request)
         if audit_every(request.environment, declaration.rules):
@@ -131,7 +131,9 @@ class Replayer:
         prepared = prepare(client, request, declaration)
         if self._memory is None:
             self._memory = Memory(DigestTable.open(prepared.hash_function))
-        entry = find(client, prepared, request.scope, self._memory, patience_s=patience_s)
+        entry = None
+        if request.mode is Mode.NORMAL:
+            entry = find(client, prepared, request.scope, self._memory, patience_s=patience_s)
         if entry is None and self._tracer is not None and prepared.weak_hash not in self._own_views:
             self._load_storing(client)
             return Missed(
@@ -202,12 +204,6 @@ class Replayer:
             self._client = Client.connect(self._home, timeout_s=patience_s)
             self._connected_s = time.monotonic()
         return self._client
-
-
-def _named_home(asked: LaunchRequest) -> str:
-    """Return which vault is meant, as the launcher finds it."""
-    named = asked.environment.get("TASKVAULT_HOME")
-    return named or f"{asked.environment.get('HOME', '')}/.taskvault"
 
 
 def _patience_s(asked: LaunchRequest) -> float:

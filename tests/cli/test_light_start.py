@@ -160,7 +160,7 @@ def test_output_that_is_lost_is_no_success_and_a_reader_that_went_is_no_trouble(
 
 def test_options_that_python_must_understand_are_left_to_it(sh: Any) -> None:
     assert sh("echo x")[0].is_stored
-    assert sh("echo x", "--refresh")[1] == 1
+    assert sh("echo x", "--check")[1] == 1
     assert sh("echo x", "--scope", "other")[1] == 0
 
 

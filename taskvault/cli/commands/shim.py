@@ -40,9 +40,9 @@ def shim(directory: Path, tools: tuple[str, ...], as_json: bool) -> None:
 
 
 def _tv() -> Path:
-    """Return the program that we are, or the one beside the interpreter that runs us as a module."""
+    """Return the Python program that we are, or the one beside the interpreter that runs us as a module."""
     ours = shutil.which(sys.argv[0]) if os.path.basename(sys.argv[0]) in ("tv", "taskvault") else None
-    place = Path(os.path.abspath(ours)) if ours else Path(sys.executable).with_name("tv")
+    place = Path(os.path.abspath(ours)) if ours else Path(sys.executable).with_name("taskvault")
     if not os.access(place, os.X_OK):
         raise Refusal(f"There is no program {place} that a shim could run; install taskvault with its scripts.")
     return place

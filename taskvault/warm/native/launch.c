@@ -1,7 +1,8 @@
 /* Stands where a tool, or tv, is called: has the call replayed by the warm process, or becomes the Python program.
  *
  * What it stands for is said behind its own program: texts ended by a NUL (a mark for people, "shim" or "tv", the tool, the
- * directory that we lie in, the Python interpreter, the Python program tv), then their length in 32 bits and END.
+ * directory that we lie in, the Python interpreter, the Python program tv), then their length in 32 bits and END.  With nothing
+ * behind it, it is tv as it was installed: the Python program lies beside it, and names its interpreter in its first line.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,6 +18,8 @@
 #define END "tvlaunch"
 #define MOST_CONFIGURED_BYTES 32768
 #define TEXTS 6
+#define PROGRAM "taskvault"
+#define SHELL_LINE "#!/bin/sh\n'''exec' " /* where an interpreter's path is too long for a first line, or has spaces */
 
 extern char **environ;
 
@@ -24,18 +27,15 @@ struct configured {
     const char *mark, *kind, *tool, *here, *python, *tv;
 };
 
-static bool read_configured(struct configured *found)
+static bool read_configured(int file, struct configured *found)
 {
     static char content[MOST_CONFIGURED_BYTES];
     char footer[12];
     uint32_t length;
-    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    off_t end = file < 0 ? -1 : lseek(file, 0, SEEK_END);
+    off_t end = lseek(file, 0, SEEK_END);
     bool is_read = end > 12 && pread(file, footer, sizeof footer, end - 12) == 12 && !memcmp(footer + 4, END, 8) &&
                    (memcpy(&length, footer, 4), length < sizeof content) &&
                    pread(file, content, length, end - 12 - (off_t)length) == (ssize_t)length;
-    if (file >= 0)
-        close(file);
     if (!is_read)
         return false;
     const char **texts[TEXTS] = {&found->mark, &found->kind, &found->tool, &found->here, &found->python, &found->tv};
@@ -45,6 +45,56 @@ static bool read_configured(struct configured *found)
         at += strlen(at) + 1;
     }
     return at <= content + length;
+}
+
+/* Returns the interpreter that a script names, cut out of its beginning; nothing if it is no Python, or is given options. */
+static const char *interpreter_of(char *start)
+{
+    char *at = start + 2, *end = at + strcspn(at, "\n");
+    if (!strncmp(start, SHELL_LINE, strlen(SHELL_LINE))) {
+        at = start + strlen(SHELL_LINE);
+        bool is_quoted = *at == '"' || *at == '\'';
+        end = is_quoted ? strchr(at + 1, *at) : at + strcspn(at, " \n");
+        at += is_quoted;
+    } else if (strncmp(start, "#!", 2)) {
+        return "";
+    }
+    if (!end || !*end)
+        return "";
+    *end = 0;
+    const char *name = strrchr(at, '/');
+    return *at == '/' && !strncmp(name, "/python", 7) && !strpbrk(name, " \t") ? at : "";
+}
+
+/* As it was installed. */
+static bool find_beside(struct configured *found)
+{
+    static char place[4096], start[1024];
+    ssize_t length = readlink("/proc/self/exe", place, sizeof place - sizeof PROGRAM);
+    if (length <= 0)
+        return false;
+    place[length] = 0;
+    char *name = strrchr(place, '/');
+    if (!name)
+        return false;
+    memcpy(name + 1, PROGRAM, sizeof PROGRAM);
+    int file = open(place, O_RDONLY | O_CLOEXEC);
+    length = file < 0 ? -1 : read(file, start, sizeof start - 1);
+    if (file >= 0)
+        close(file);
+    *found = (struct configured){.mark = "", .kind = "tv", .tool = "", .here = "", .python = "", .tv = place};
+    if (length > 0)
+        found->python = interpreter_of(start);
+    return true;
+}
+
+static bool find_configured(struct configured *found)
+{
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    bool is_found = file >= 0 && (read_configured(file, found) || find_beside(found));
+    if (file >= 0)
+        close(file);
+    return is_found;
 }
 
 /* A closed standard stream must not become a socket of ours. */
@@ -81,34 +131,58 @@ static void leave_path(const char *here)
 /* Whether these are arguments of `tv run` that the warm process understands, whatever the values. */
 static bool is_plain_run(char *const *arguments)
 {
-    static const char *const ALONE[] = {"--quiet", "--no-store", "--read-only"}, *const WITH_VALUE[] = {"--root", "--scope", "--env"};
+    static const char *const ALONE[] = {"--quiet", "--no-store", "--read-only", "--refresh"};
+    static const char *const WITH_VALUE[] = {"--root", "--scope", "--env"};
     if (!*arguments || strcmp(*arguments, "run"))
         return false;
     for (arguments++; *arguments && strcmp(*arguments, "--"); arguments++) {
         bool known = false;
-        for (size_t n = 0; n < 3; n++) {
+        for (size_t n = 0; n < sizeof ALONE / sizeof *ALONE; n++)
             known |= !strcmp(*arguments, ALONE[n]);
+        for (size_t n = 0; n < sizeof WITH_VALUE / sizeof *WITH_VALUE; n++)
             if (!strcmp(*arguments, WITH_VALUE[n])) {
                 known = arguments[1] != NULL;
                 arguments += known;
                 break;
             }
-        }
         if (!known)
             return false;
     }
     return arguments[0] && arguments[1];
 }
 
-/* Writes which vault is meant; false if that is for Python to find out, or if nothing is to be replayed. */
-static bool find_home(char *home, size_t room)
+/* Returns the arguments behind a vault that is named before anything else. */
+static char *const *behind_home(char *const *arguments, const char **named)
 {
-    const char *named = getenv("TASKVAULT_HOME"), *user = getenv("HOME"), *warm = getenv("TASKVAULT_WARM");
+    static const char OPTION[] = "--home";
+    size_t length = strlen(OPTION);
+    if (!*arguments || strncmp(*arguments, OPTION, length))
+        return arguments;
+    if ((*arguments)[length] == '=') {
+        *named = *arguments + length + 1;
+        return arguments + 1;
+    }
+    if ((*arguments)[length] || !arguments[1])
+        return arguments;
+    *named = arguments[1];
+    return arguments + 2;
+}
+
+/* Writes which vault is meant; false if that is for Python to find out, if nothing is to be replayed, or no daemon was there. */
+static bool find_home(const char *named, char *home, size_t room)
+{
+    const char *user = getenv("HOME"), *warm = getenv("TASKVAULT_WARM");
+    char socket[4096 + 32];
     if (getenv("TASKVAULT") || getenv("TASKVAULT_RUN") || (warm && strcmp(warm, "on")))
         return false;
-    if (named && *named)
-        return *named == '/' && (size_t)snprintf(home, room, "%s", named) < room;
-    return user && *user == '/' && (size_t)snprintf(home, room, "%s/.taskvault", user) < room;
+    if (!named || !*named)
+        named = getenv("TASKVAULT_HOME");
+    bool is_named = named && *named;
+    const char *start = is_named ? named : user;
+    if (!start || *start != '/' || (size_t)snprintf(home, room, "%s%s", start, is_named ? "" : "/.taskvault") >= room)
+        return false;
+    snprintf(socket, sizeof socket, "%s/control.sock", home);
+    return access(socket, F_OK) == 0;
 }
 
 int main(int count, char **arguments)
@@ -116,9 +190,9 @@ int main(int count, char **arguments)
     struct configured configured;
     char home[4096];
     open_streams();
-    if (!read_configured(&configured)) {
-        dprintf(2, "taskvault-launch: it stands for nothing; tv shim makes copies that do.\n");
-        return 2;
+    if (!find_configured(&configured)) {
+        dprintf(2, "tv: what it stands for cannot be told without /proc; mount that, or call " PROGRAM ".\n");
+        return 126;
     }
     bool is_shim = !strcmp(configured.kind, "shim");
     char **given = calloc((size_t)count + 6, sizeof *given);
@@ -134,7 +208,10 @@ int main(int count, char **arguments)
         given[number++] = (char *)configured.tool;
     }
     memcpy(given + number, arguments + 1, sizeof *given * (size_t)(count > 0 ? count : 1));
-    if (is_plain_run(given + 1) && find_home(home, sizeof home) && access(configured.python, X_OK) == 0)
+    const char *named = NULL;
+    char *const *behind = behind_home(given + 1, &named);
+    if (*configured.python && is_plain_run(behind) && find_home(named, home, sizeof home) &&
+        access(configured.python, X_OK) == 0)
         ask_warm_process(configured.python, home, given + 1, environ);
     execv(configured.tv, given);
     if (is_shim) { /* tv is gone */
@@ -142,6 +219,11 @@ int main(int count, char **arguments)
         execvp(configured.tool, arguments);
     }
     int reason = errno;
-    dprintf(2, "%s: %s\n", is_shim ? configured.tool : configured.tv, strerror(reason));
+    if (is_shim)
+        dprintf(2, "%s: %s\n", configured.tool, strerror(reason));
+    else if (reason == ENOENT)
+        dprintf(2, "tv: %s is missing, or the interpreter that it names; install taskvault again.\n", configured.tv);
+    else
+        dprintf(2, "tv: %s cannot be started (%s); install taskvault again.\n", configured.tv, strerror(reason));
     return reason == ENOENT ? 127 : 126;
 }
