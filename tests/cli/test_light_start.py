@@ -330,12 +330,18 @@ def warm_processes(python_path: str) -> list[int]:
 @pytest.fixture
 def alone(tmp_path: Path, project: Path, launcher: Launcher) -> Iterator[Path]:
     """Where the warm process of a vault that is not there would listen."""
-    home = str(tmp_path / "none")
-    launcher.tool("cat", "in", cwd=project, env={"PATH": os.environ["PATH"], "TASKVAULT_HOME": home}).wait()
+    home = tmp_path / "none"
+    home.mkdir()
+    # The launcher asks only where a daemon has been.
+    (home / "control.sock").touch()
+    launcher.tool("cat", "in", cwd=project, env={"PATH": os.environ["PATH"], "TASKVAULT_HOME": str(home)}).wait()
     locks = Path(f"/tmp/taskvault-{os.geteuid()}").glob(f"warm-*{LOCK}")
-    (lock,) = [place for place in locks if place.read_text() == home]
+    (lock,) = [place for place in locks if place.read_text() == str(home)]
     place = Path(str(lock).removesuffix(LOCK))
+    shutil.rmtree(home)
     wait_until(lambda: place not in [each.place for each in running()])
+    home.mkdir()
+    (home / "control.sock").touch()
     yield place
     place.unlink(missing_ok=True)
     lock.unlink()

@@ -47,8 +47,8 @@ def test_a_request_of_other_counts_than_it_says_is_not_understood(counts: tuple[
         read_request(HEADER.pack(MAGIC, len(body) - 1, 0, 2, 1), body[:-1])
 
 
-def asked(*arguments: str) -> LaunchRequest:
-    return LaunchRequest("me", 0o022, arguments, {})
+def asked(*arguments: str, **variables: str) -> LaunchRequest:
+    return LaunchRequest("me", 0o022, arguments, variables)
 
 
 def test_the_plainest_options_are_understood() -> None:
@@ -73,9 +73,43 @@ def test_the_plainest_options_are_understood() -> None:
     assert (request.variables, request.store, request.quiet, request.mode) == (("A", "B=1"), False, True, Mode.NORMAL)
 
 
+def test_what_is_refreshed_is_not_looked_up() -> None:
+    assert run_request(asked("run", "--refresh", "--", "x"), Path("/w")).mode is Mode.REFRESH
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "home"),
+    [
+        ("--home /a/b run -- x", {"TASKVAULT_HOME": "/c"}, "/a/b"),
+        ("--home=/a/../b/ run -- x", {"TASKVAULT_HOME": "/c"}, "/b"),
+        ("--home= run -- x", {"TASKVAULT_HOME": "/c/"}, "/c"),
+        ("run -- x", {"TASKVAULT_HOME": "/c"}, "/c"),
+        ("run -- --home /a", {"TASKVAULT_HOME": "/c"}, "/c"),
+        ("run -- x", {"TASKVAULT_HOME": "", "HOME": "/me"}, "/me/.taskvault"),
+        ("run -- x", {"HOME": "/me"}, "/me/.taskvault"),
+    ],
+)
+def test_the_vault_is_the_one_that_is_named_first(words: str, variables: dict[str, str], home: str) -> None:
+    request = asked(*words.split(), **variables)
+    assert request.home == home
+    assert run_request(request, Path("/w")).command
+
+
 @pytest.mark.parametrize(
     "words",
-    ["", "cache", "run", "run --", "run x", "run --refresh -- x", "run --root -- x", "run --root=. -- x"],
+    [
+        "",
+        "cache",
+        "run",
+        "run --",
+        "run x",
+        "run --check -- x",
+        "--home",
+        "--home x cache",
+        "--homeless run -- x",
+        "run --root -- x",
+        "run --root=. -- x",
+    ],
 )
 def test_all_other_options_are_left_to_python(words: str) -> None:
     with pytest.raises(NotUnderstood):
