@@ -44,6 +44,7 @@ PRODUCTS = {
     TRACER: {
         "taskvault-trace": [*FLAGS, *TRACER_SOURCES],
         "taskvault-inside.bin": [*FLAGS, *ALONE, "inside.c", "maps.c"],
+        "taskvault-repeats.so": [*FLAGS, "-fPIC", "-shared", "repeats.c"],
     },
     # Without libraries to load it starts in half the time.
     LAUNCHER: {"taskvault-launch": [*FLAGS, "-static", *LAUNCHER_SOURCES]},

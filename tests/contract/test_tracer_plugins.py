@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tvplugins.tracer import native_tracer, strace
+from tvplugins.tracer import native_tracer, repeats, strace
 
 from taskvault.demo import BUILD, Demo, fetched_source
 from tests.waiting import wait_until
@@ -43,6 +43,21 @@ class TestNativeWithNothingInside(TracerContract):
 
     def make_tracer(self) -> Tracer:
         return native_tracer.NativeTracer(image=None)
+
+
+class TestNativeWithoutTheLibrary(TracerContract):
+    """Nor on what passes over repeats."""
+
+    @pytest.fixture(autouse=True)
+    def no_library(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+        monkeypatch.setattr(repeats, "LIBRARY", tmp_path / "gone.so")
+        repeats.library.cache_clear()
+        assert repeats.library() is None
+        yield
+        repeats.library.cache_clear()
+
+    def make_tracer(self) -> Tracer:
+        return native_tracer.make({})
 
 
 def test_unknown_parameters_are_refused_by_name() -> None:

@@ -37,7 +37,7 @@ def only_looks(call: Call) -> bool:
     action = calls.SIGNATURES[call.name].action
     if action == "open":
         return not call.flags & (_ANY_OPEN_ACCESS | calls.O_CREAT | calls.O_TRUNC)
-    return action in _LOOKING
+    return action in _LOOKING or (action == "execute" and call.result < 0)
 
 
 class Actions:

@@ -4,58 +4,54 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from tvfs.plugin_api.tracer import Observation
-from tvplugins.tracer.actions import Actions, only_looks
+from tvplugins.tracer.actions import Actions
 from tvplugins.tracer.calls import CLONE_NEW, FORBIDDEN, SIGNATURES, Call, Called, Clone, Exec, Raw, Trouble
 from tvplugins.tracer.links import Disk, Links
-from tvplugins.tracer.notes import Noted, Notes
+from tvplugins.tracer.notes import Notes
 from tvplugins.tracer.tasks import Task, Tasks
 
 
 def observe(record: Sequence[Raw], *, command: int, directory: str, disk: Disk) -> Observation:
     """Return what a record says of the process `command` and all that came of it, started in `directory`."""
     began_ns = next((event.at_ns for event in record if not isinstance(event, Trouble)), 0)
-    fold = Fold(command, directory, Links(disk), began_ns)
-    fold.take_all(record)
+
+    def fold_with(links: Links) -> Fold:
+        fold = Fold(command, directory, links, began_ns)
+        fold.take_all(record)
+        return fold
+
+    return knowing_links(fold_with, disk).finish()
+
+
+def knowing_links(fold_with: Callable[[Links], Fold], disk: Disk) -> Fold:
+    """Return the fold of a record that knows which symlinks the command made."""
+    fold = fold_with(Links(disk))
     if fold.links_made:
         # What is a symlink on disk now was none before the command made it: go through it again, knowing that.
         links = Links(disk)
         for path in fold.links_made:
             links.forget(path)
-        fold = Fold(command, directory, links, began_ns)
-        fold.take_all(record)
-    return fold.finish()
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a call that only looks meant."""
-
-    call: Call
-    """Kept, so that no other gets its identity."""
-    directory: str
-    """The working directory, and the state of all links, that it was made with."""
-    links_at: int
-    noted: Noted
+        fold = fold_with(links)
+    return fold
 
 
 class Fold:
     """Takes the events of a record in their order."""
 
-    def __init__(self, command: int, directory: str, links: Links, began_ns: int = 0) -> None:
+    def __init__(
+        self, command: int, directory: str, links: Links, began_ns: int = 0, notes: Notes | None = None
+    ) -> None:
         self._tasks = Tasks(directory)
         self._tasks.begin(command, began_ns)
-        self._notes = Notes()
+        self._notes = Notes() if notes is None else notes
         self._links = links
         self._actions = Actions(links, self._notes)
         self._by_name = {name: getattr(self._actions, signature.action) for name, signature in SIGNATURES.items()}
-        self._looks: dict[int, Look] = {}
-        """By the identity of the call: others who make it see the same, as long as links are as they were."""
         self._waiting: dict[int, list[Raw]] = {}
         """Events of tasks whose maker's call has not returned yet in the record."""
 
@@ -66,13 +62,7 @@ class Fold:
 
     def take_all(self, record: Iterable[Raw]) -> None:
         """Take a record, or the next part of it."""
-        looks, links, find, again = self._looks, self._links, self._tasks.find, self._notes.again
         for event in record:
-            if isinstance(event, Called):
-                look, task = looks.get(id(event.call)), find(event.tid)
-                if look and task and look.links_at == links.version and look.directory == task.directory.path:
-                    again(look.noted, task.process.pid)
-                    continue
             self._take(event)
 
     def finish(self) -> Observation:
@@ -104,11 +94,7 @@ class Fold:
 
     def _call(self, task: Task, call: Call) -> None:
         action = self._by_name.get(call.name)
-        if action is not None and only_looks(call):
-            noted = self._notes.record(lambda: action(task, call))
-            if noted is not None:
-                self._looks[id(call)] = Look(call, task.directory.path, self._links.version, noted)
-        elif action is not None:
+        if action is not None:
             action(task, call)
         elif call.name in FORBIDDEN:
             if call.result >= 0:
@@ -126,4 +112,5 @@ class Fold:
             # It began before whoever made it was heard of.
             event = msgspec.structs.replace(event, at_ns=min(event.at_ns, waiting[0].at_ns))
         self._tasks.clone(event)
-        self.take_all(waiting)
+        for each in waiting:
+            self._take(each)

@@ -4,66 +4,84 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from tvfs.plugin_api.tracer import Before
 from tvplugins.tracer.calls import AT_EMPTY_PATH, SIGNATURES, Call, Called, Clone, Exec, Exit, Place, Raw, Trouble
 
 _HEAD = struct.Struct("=IHHiIQqQ")
-_ANSWER_AT = 24
-"""Where in an entry the result begins, and behind it all that a call was given."""
 _BEFORE = struct.Struct("=IIIIQq")
 _ENDS = struct.Struct("=QQ8xQ")
 """Where the entries end, where they ended when the record was closed, where there is no more room for them."""
-_FIRST_ENTRY = 65536
+FIRST_ENTRY = 65536
 _ALIGNED = 8
 _CLONED, _EXECUTED, _ENDED, _TROUBLE, _END, _UNKNOWN = range(1001, 1007)
 _UNREADABLE = 0xFFFF
 _NO_PATH_MEANS_DESCRIPTOR = frozenset({"utimensat", "futimesat"})
 
 
-def read_record(record: bytes | mmap.mmap, names: Mapping[int, str]) -> Iterator[Raw]:
-    """Yield the events; `names` are those of the numbers of system calls.  What is damaged or missing: a `Trouble`."""
-    last, final, room = _ENDS.unpack_from(record) if len(record) >= _FIRST_ENTRY else (0, 0, 0)
-    last = final or last
-    if last > min(room, len(record)):
-        yield Trouble("more happened than the tracer's record has room for")
-        last = 0
-    position, ended = _FIRST_ENTRY, False
-    known: dict[tuple[int, int, bytes], Call | Trouble] = {}
-    """Most calls of a build are made by each of its compilers."""
-    while position + _HEAD.size <= last and not ended:
-        length, kind, count, tid, _, at_ns, result, flags = _HEAD.unpack_from(record, position)
-        end = position + length
-        if length < _HEAD.size or end > last:
-            break
-        start, position = position, end
-        if kind in names:
-            same = (kind, count, record[start + _ANSWER_AT : end])
-            call = known.get(same)
+class NativeRecord:
+    """A record, whole; what is damaged or missing in it is a `Trouble`."""
+
+    def __init__(self, record: bytes | mmap.mmap, names: Mapping[int, str]) -> None:
+        """`names` are those of the numbers of system calls."""
+        self._record = record
+        self._names = names
+        last, final, room = _ENDS.unpack_from(record) if len(record) >= FIRST_ENTRY else (0, 0, 0)
+        self.end = final or last
+        """Where the last entry ends."""
+        self.overflows = self.end > min(room, len(record))
+        """Whether not all that happened is in it; then nothing of it is read."""
+
+    def events(self) -> Iterator[Raw]:
+        """Yield what happened."""
+        return self.events_at(self._positions())
+
+    def events_at(self, positions: Iterable[int], number: Callable[[], int] = lambda: 0) -> Iterator[Raw]:
+        """Yield the entries at the positions; where what an entry tells of a call has a `number`, it is read once."""
+        if self.overflows:
+            yield Trouble("more happened than the tracer's record has room for")
+            positions = ()
+        known: dict[int, Call | Trouble] = {}
+        for position in positions:
+            length, kind, count, tid, _, at_ns, result, flags = _HEAD.unpack_from(self._record, position)
+            call = known.get(number())
             if call is None:
-                strings = _strings(record, start + _HEAD.size, end, count)
-                call = known[same] = _call(names[kind], result, flags, strings)
+                strings = _strings(self._record, position + _HEAD.size, position + length, count)
+                if kind not in self._names:
+                    if kind == _END:
+                        return
+                    yield _event(kind, tid, at_ns, result, flags, strings)
+                    continue
+                call = _call(self._names[kind], result, flags, strings)
+                if number():
+                    known[number()] = call
             yield Called(tid, at_ns, call) if isinstance(call, Call) else call
-            continue
-        strings = _strings(record, start + _HEAD.size, end, count)
-        if kind == _CLONED:
-            yield Clone(tid, at_ns, result, flags)
-        elif kind == _ENDED:
-            yield Exit(tid, at_ns, result)
-        elif kind == _EXECUTED:
-            yield _exec(tid, at_ns, result, flags, strings)
-        elif kind == _UNKNOWN:
-            yield Called(tid, at_ns, Call(f"number {flags}", result))
-        elif kind == _TROUBLE:
-            yield Trouble(_text(strings[0]))
-        elif kind == _END:
-            ended = True
-        else:
-            yield Trouble("the tracer wrote something that is not understood")
-    if not ended:
         yield Trouble("the tracer ended before the command did, or while something was still running")
+
+    def _positions(self) -> Iterator[int]:
+        position = FIRST_ENTRY
+        while position + _HEAD.size <= self.end:
+            length = _HEAD.unpack_from(self._record, position)[0]
+            if length < _HEAD.size or position + length > self.end:
+                return
+            yield position
+            position += length
+
+
+def _event(kind: int, tid: int, at_ns: int, result: int, flags: int, strings: list[bytes | None]) -> Raw:
+    if kind == _CLONED:
+        return Clone(tid, at_ns, result, flags)
+    if kind == _ENDED:
+        return Exit(tid, at_ns, result)
+    if kind == _EXECUTED:
+        return _exec(tid, at_ns, result, flags, strings)
+    if kind == _UNKNOWN:
+        return Called(tid, at_ns, Call(f"number {flags}", result))
+    if kind == _TROUBLE and strings:
+        return Trouble(_text(strings[0]))
+    return Trouble("the tracer wrote something that is not understood")
 
 
 def _strings(record: bytes | mmap.mmap, at: int, end: int, count: int) -> list[bytes | None]:

@@ -15,10 +15,12 @@ from typing import IO
 
 from tvfs.plugin_api.tracer import Observation, Spawn, SpawnedProcess, TracedCommand
 from tvplugins.parameters import read_numbers
+from tvplugins.tracer import repeats
 from tvplugins.tracer.fold import observe
 from tvplugins.tracer.launch import LINGER_S, TRY_S, StartedProcess, find_program
 from tvplugins.tracer.links import RealDisk
-from tvplugins.tracer.native_record import read_record
+from tvplugins.tracer.native_record import NativeRecord
+from tvplugins.tracer.repeated import observe_repeated
 
 PROGRAM = Path(__file__).with_name("native") / "taskvault-trace"
 IMAGE = PROGRAM.with_name("taskvault-inside.bin")
@@ -112,8 +114,12 @@ class NativeProcess(StartedProcess):
         select.select([self._done], [], [], LINGER_S)
         os.close(self._done)
         with self._record as record, mmap.mmap(record.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            events = list(read_record(mapped, self._names))
-        return observe(events, command=self.pid, directory=self._directory, disk=RealDisk())
+            whole, found = NativeRecord(mapped, self._names), repeats.library()
+            if found is None:
+                return observe(list(whole.events()), command=self.pid, directory=self._directory, disk=RealDisk())
+            return observe_repeated(
+                whole, record.fileno(), found, command=self.pid, directory=self._directory, disk=RealDisk()
+            )
 
 
 def _our_child(arguments: Sequence[str], command: TracedCommand, descriptors: Sequence[int], /) -> SpawnedProcess:

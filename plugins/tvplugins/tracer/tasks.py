@@ -64,6 +64,11 @@ class Tasks:
         """Return a task that is alive and whose parent is known, or None."""
         return self._alive.get(tid)
 
+    def beside(self, tid: int) -> list[int]:
+        """Return all tasks of the process that a task is of, or none if it is not known."""
+        task = self._alive.get(tid)
+        return [] if task is None else [each for each, other in self._alive.items() if other.process is task.process]
+
     def begin(self, tid: int, at_ns: int, parent: int = 0) -> Task:
         """Take in a process whose parent is outside, or was not seen."""
         living = Living(tid, parent, at_ns)

@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tvplugins.tracer.calls import (
     CLONE_FS,
@@ -220,55 +219,8 @@ def test_paths_lead_where_the_kernel_goes(
     assert Links(RealDisk()).resolve(str(root), asked, follow=follow).path == expected
 
 
-PATHS = st.sampled_from(
-    ["a", "/work/a", "d/x", "/work/d/x", "l/x", "/", "/proc/1/exe", "proc/1/cwd/a", "/l2", "/l3/1/cwd/a"]
-)
-
-
-CALLS = st.one_of(
-    st.builds(
-        lambda name, path, result, flags: Call(name, result, flags, (Place(path),), path if name == "readlink" else ""),
-        st.sampled_from(["openat", "stat", "lstat", "readlink", "unlink", "chdir", "mkdir", "open", "execve"]),
-        PATHS,
-        st.sampled_from([0, -errno.ENOENT, -errno.EACCES, -errno.ENOTDIR]),
-        st.sampled_from([0, 0, O_WRONLY | O_CREAT | O_TRUNC, O_RDWR]),
-    ),
-    st.builds(
-        lambda name, source, target: Call(name, 0, 0, (Place(source), Place(target))),
-        st.sampled_from(["symlink", "rename"]),
-        PATHS,
-        PATHS,
-    ),
-)
-
-
 def looked(path: str, result: int = 0, flags: int = 0, name: str = "openat") -> Call:
     return Call(name, result, flags, (Place(path),))
-
-
-@settings(max_examples=600)
-@given(st.lists(CALLS, min_size=1, max_size=6), st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3)), max_size=30))
-@example([looked("a"), looked("d", name="chdir")], [(0, 1), (1, 1), (0, 1)])
-@example(
-    [looked("/", name="chdir"), looked("/work", name="chdir"), looked("proc/1/cwd/x")],
-    [(0, 1), (0, 2), (2, 1), (1, 1), (2, 2)],
-)
-@example([looked("proc/1/cwd/x"), looked("/", name="chdir")], [(1, 1), (1, 2), (0, 2), (0, 1)])
-@example([looked("/l3/1/exe", name="stat")], [(0, 2), (0, 1)])
-@example(
-    [looked("a", flags=O_TRUNC), looked("a", name="unlink"), looked("a/x", -errno.ENOTDIR)],
-    [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2)],
-)
-def test_the_same_calls_of_others_mean_what_they_would_mean_one_by_one(
-    different: list[Call], made: list[tuple[int, int]]
-) -> None:
-    disk = DictDisk(links={"/work/l": "d", "/l2": "/proc/1/cwd", "/l3": "proc"}, directories={"/work", "/work/d"})
-    children = [Clone(1, 5, 2, 0), Clone(1, 5, 3, 0)]
-    ends = [Exit(2, 9, 0), Exit(3, 9, 0)]
-    chosen = [(different[number % len(different)], tid) for number, tid in made]
-    shared = fold(*children, *(Called(tid, 5, call) for call, tid in chosen), *ends, disk=disk)
-    apart = [Called(tid, 5, msgspec.structs.replace(call)) for call, tid in chosen]
-    assert shared == fold(*children, *apart, *ends, disk=disk)
 
 
 def test_what_is_looked_at_through_another_process_is_declared() -> None:

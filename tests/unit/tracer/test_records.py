@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
-import struct
 import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tvplugins.tracer.calls import FORBIDDEN, O_TRUNC, SIGNATURES, Call, Called, Clone, Exec, Exit, Place, Raw, Trouble
-from tvplugins.tracer.native_record import read_record
+from tvplugins.tracer.native_record import NativeRecord
 from tvplugins.tracer.native_tracer import PROGRAM
 from tvplugins.tracer.programs import HeaderUnclear, interpreter_of
 from tvplugins.tracer.strace_output import StraceOutput
+
+from tests.unit.tracer.native_entries import native_entry, native_record
 
 paths = st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw)
 
@@ -152,18 +153,6 @@ def test_no_line_is_passed_over(line: str) -> None:
     assert parse(line) != []
 
 
-def native_entry(kind: int, tid: int, at_ns: int, result: int, flags: int, strings: tuple[bytes, ...]) -> bytes:
-    body = b"".join(struct.pack("<H", len(raw)) + raw for raw in strings)
-    padding = -(40 + len(body)) % 8
-    head = (40 + len(body) + padding, kind, len(strings), tid, 0, at_ns, result, flags)
-    return struct.pack("=IHHiIQqQ", *head) + body + bytes(padding)
-
-
-def native_record(*entries: bytes) -> bytes:
-    body = b"".join(entries)
-    return struct.pack("=QQ8xQ", 65536 + len(body), 0, 1 << 20).ljust(65536, b"\0") + body
-
-
 KINDS = {1: "openat", 2: "newfstatat"}
 ENTRIES = st.builds(
     native_entry,
@@ -178,17 +167,14 @@ ENTRIES = st.builds(
 
 @given(st.lists(ENTRIES, max_size=12))
 def test_a_call_of_a_native_record_is_the_same_wherever_it_stands(entries: list[bytes]) -> None:
-    alone = [next(iter(read_record(native_record(entry), KINDS))) for entry in entries]
-    events = list(read_record(native_record(*entries), KINDS))[: len(entries)]
-    assert events == alone
-    once = {event.call: id(event.call) for event in events if isinstance(event, Called)}
-    assert all(once[event.call] == id(event.call) for event in events if isinstance(event, Called))
+    alone = [next(NativeRecord(native_record(entry), KINDS).events()) for entry in entries]
+    assert list(NativeRecord(native_record(*entries), KINDS).events())[: len(entries)] == alone
 
 
 @given(cut=st.integers(0, 200), name=st.sampled_from(sorted(SIGNATURES)), garbage=st.binary(max_size=200), path=paths)
 def test_a_damaged_native_record_is_declared_and_never_raises(cut: int, name: str, garbage: bytes, path: bytes) -> None:
     entry = native_entry(1, 7, 5, 0, 0, (b"", path, b""))
-    events = list(read_record(native_record((entry + garbage)[:cut]), {1: name}))
+    events = list(NativeRecord(native_record((entry + garbage)[:cut]), {1: name}).events())
     assert isinstance(events[-1], Trouble)
 
 
