@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from taskvault.protocol.address import socket_address
 from taskvault.warm.code_watch import CodeWatch
 from taskvault.warm.pool import IDLE_S, Pool
 from taskvault.warm.replayer import Replayer
@@ -39,7 +40,20 @@ def main(home: str, identity: str, place: str) -> None:
         return Worker(listener, replayer, code, used=used, tell=tell, let_go=let_go).serve(parent)
 
     idle_s = float(os.environ.get("TASKVAULT_WARM_IDLE_S", IDLE_S))
-    Pool(Path(place), Path(home), serve, idle_s=idle_s).run(min(os.cpu_count() or 1, MOST_WORKERS))
+    Pool(Path(place), serve, lambda: has_owner(Path(home)), idle_s=idle_s).run(min(os.cpu_count() or 1, MOST_WORKERS))
+
+
+def has_owner(home: Path) -> bool:
+    """Return whether a daemon listens for a vault, be it so busy that it takes nobody in."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+        try:
+            with socket_address(home) as address:
+                asking.connect(address)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 if __name__ == "__main__":

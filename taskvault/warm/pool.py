@@ -33,10 +33,10 @@ request.  Its exit status: 0 if it was to end, anything else if all shall end.""
 class Pool:
     """Workers that share one socket."""
 
-    def __init__(self, place: Path, home: Path, serve: Serve, *, idle_s: float = IDLE_S) -> None:
-        """Serve at the path `place`, as long as there is a vault at `home`."""
+    def __init__(self, place: Path, serve: Serve, has_owner: Callable[[], bool], *, idle_s: float = IDLE_S) -> None:
+        """Serve at the path `place`, as long as the vault `has_owner`: whoever would be asked for all that is told."""
         self._place = place
-        self._home = home
+        self._has_owner = has_owner
         self._serve = serve
         self._idle_s = idle_s
         self._workers: set[int] = set()
@@ -76,7 +76,7 @@ class Pool:
     def _is_wanted(self, ours: int) -> bool:
         """Whether anybody has asked of late, and can: the socket may have been removed, or be another one's."""
         is_idle = time.monotonic() - self._last_used_s() > self._idle_s
-        return not is_idle and self._is_at(ours) and self._home.exists()
+        return not is_idle and self._is_at(ours) and self._has_owner()
 
     def _is_at(self, ours: int) -> bool:
         with suppress(OSError):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from taskvault.protocol.address import socket_address
 from taskvault.run.request import Mode
+from taskvault.warm.__main__ import has_owner
 from taskvault.warm.code_watch import EVERY_S, CodeWatch
 from taskvault.warm.launch_request import (
     HEADER,
@@ -145,19 +147,33 @@ def test_a_pool_ends_with_a_worker_that_wants_it_and_takes_its_socket_along(plac
     def serve(listener: socket.socket, parent: int, used: object) -> int:
         return 75
 
-    Pool(place, place.parent / "home", serve).run(2)
+    Pool(place, serve, lambda: True).run(2)
     assert not place.exists()
 
 
 def test_a_pool_that_nobody_asks_ends(place: Path) -> None:
-    Pool(place, place.parent / "home", lambda *_: 0, idle_s=0).run(1)
-    Pool(place, place.parent / "gone", lambda *_: 0).run(1)
+    Pool(place, lambda *_: 0, lambda: True, idle_s=0).run(1)
+    Pool(place, lambda *_: 0, lambda: False).run(1)
     assert not place.exists()
 
 
 def test_a_pool_whose_workers_all_die_gives_up(place: Path) -> None:
-    Pool(place, place.parent / "home", lambda *_: 0).run(1)
+    Pool(place, lambda *_: 0, lambda: True).run(1)
     assert not place.exists()
+
+
+def test_a_vault_has_an_owner_as_long_as_somebody_listens_there(tmp_path: Path) -> None:
+    home = tmp_path / ("long" * 30)
+    home.mkdir()
+    assert not has_owner(home)
+    assert not has_owner(tmp_path / "gone")
+    with socket.socket(socket.AF_UNIX) as owner:
+        with socket_address(home) as address:
+            owner.bind(address)
+        assert not has_owner(home), "a socket that was left behind"
+        owner.listen(0)
+        assert [has_owner(home) for _ in range(5)] == [True] * 5, "nobody is taken in"
+    assert not has_owner(home)
 
 
 @pytest.fixture
