@@ -224,8 +224,10 @@ def _pass_on(process: _Process, captured: Captured) -> None:
         selector.register(process.stdout, selectors.EVENT_READ, 1)
         selector.register(process.stderr, selectors.EVENT_READ, 2)
         while selector.get_map():
+            # Asked first: what is written before its end is there when it is known to have ended.
+            has_ended = process.poll() is not None
             ready = selector.select(LINGER_S)
-            if process.poll() is not None:
+            if has_ended:
                 give_up_s = min(give_up_s, time.monotonic() + MOST_LINGER_S)
                 if not ready or time.monotonic() > give_up_s:
                     captured.incomplete = "a process that the command left behind still held its output"

@@ -272,8 +272,10 @@ static void finish_alone(void)
     struct pollfd sources[2] = {{its_output[0], POLLIN, 0}, {its_output[1], POLLIN, 0}};
     signal(SIGPIPE, SIG_IGN);
     while (sources[0].fd >= 0 || sources[1].fd >= 0) {
+        /* Asked first: what is written before its end is there when it is known to have ended. */
+        bool ended = has_ended();
         int ready = poll(sources, 2, LINGER_MS);
-        if (ready == 0 && has_ended())
+        if (ready == 0 && ended)
             break;
         for (int n = 0; ready > 0 && n < 2; n++)
             if (sources[n].fd >= 0 && sources[n].revents)
