@@ -120,19 +120,14 @@ class Snapshots:
         inode = self.nodes.get(ino)
         if not inode.is_directory:
             raise NotADirectory("Only a directory becomes a tree.")
-        selection = Selection(paths, excluded)
-        survey = _Walk(self, selection, build=False)
-        await survey.run(ino, inode)
-        if survey.opened and not allow_open:
-            survey = await self._survey_when_closed(ino, selection, survey)
-        if missing := selection.missing():
-            raise NotFound(f"There is no {missing.decode('utf-8', 'backslashreplace')!r} to take a snapshot of.")
+        survey = await self._survey(ino, paths, excluded, allow_open=allow_open)
         await self.sealer.seal(survey.staged)
         failpoints.reach("snapshot.after_seal")
-        walk = _Walk(self, selection, build=True)
+        walk = _Walk(self, Selection(paths, excluded), build=True)
         try:
             built = await walk.run(ino, self.nodes.get(ino))
             failpoints.reach("snapshot.after_build")
+            walk.check_complete()
             if built is not None and holder is not None:
                 self.leases.hold(holder, [built.snapshot.index])
         finally:
@@ -142,17 +137,27 @@ class Snapshots:
         assert built is not None, "a walk that builds ends with the directory that it began with"
         return SnapshotOutcome(built.snapshot, sorted(walk.opened))
 
-    async def _survey_when_closed(self, ino: int, selection: Selection, survey: _Walk) -> _Walk:
-        """Survey again once what was open is closed, or it takes too long; raise `OpenForWriting`."""
-        with trio.move_on_after(CLOSING_PATIENCE_S):
-            # No checkpoint between the look and the wait: no close comes unnoticed between them.
-            while not survey.written_inos.isdisjoint(self.writers()):
-                await self._closings.park()
-        survey = _Walk(self, selection, build=False)
-        await survey.run(ino, self.nodes.get(ino))
-        if survey.opened:
-            raise OpenForWriting(sorted(survey.opened))
-        return survey
+    async def _survey(
+        self, ino: int, paths: Sequence[bytes] | None, excluded: Sequence[bytes], *, allow_open: bool
+    ) -> _Walk:
+        """Return a survey that has met nothing open for writing, or all that is with `allow_open`.
+
+        Raise `OpenForWriting` if there has been something for too long.
+        """
+        deadline: float | None = None
+        while True:
+            survey = _Walk(self, Selection(paths, excluded), build=False)
+            await survey.run(ino, self.nodes.get(ino))
+            survey.check_complete()
+            if allow_open or not survey.opened:
+                return survey
+            deadline = trio.current_time() + CLOSING_PATIENCE_S if deadline is None else deadline
+            if trio.current_time() >= deadline:
+                raise OpenForWriting(sorted(survey.opened))
+            with trio.move_on_at(deadline):
+                # No checkpoint between the look and the wait: no close comes unnoticed between them.
+                while not survey.written_inos.isdisjoint(self.writers()):
+                    await self._closings.park()
 
     def reusable(self, ino: int, inode: Inode) -> Subdirectory | None:
         """Return an attached directory as the vault has it already, if nothing in it was changed."""
@@ -227,6 +232,11 @@ class _Walk:
                 if stack:
                     stack[-1].directories.append((frame.name, done))
         return done
+
+    def check_complete(self) -> None:
+        """Raise `NotFound` for a path that is wanted and was not met."""
+        if missing := self._selection.missing():
+            raise NotFound(f"There is no {missing.decode('utf-8', 'backslashreplace')!r} to take a snapshot of.")
 
     def _enter(self, frame: _Frame, stack: list[_Frame]) -> None:
         name, ino = frame.waiting.pop()

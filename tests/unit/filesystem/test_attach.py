@@ -9,8 +9,8 @@ import trio.testing
 from tvfs.catalog.catalog import Batch
 from tvfs.content.snapshot import Snapshot
 from tvfs.filesystem import posix_error as refused
-from tvfs.filesystem.model import KEYS, PREPARED, RENAME_EXCHANGE, WORK, AttributeChanges
-from tvfs.filesystem.snapshots import OpenForWriting
+from tvfs.filesystem.model import KEYS, PREPARED, RENAME_EXCHANGE, WORK, AttributeChanges, Handle
+from tvfs.filesystem.snapshots import CLOSING_PATIENCE_S, OpenForWriting
 from tvfs.testing.memory_vault import CALLER, MemoryWorld
 
 
@@ -231,25 +231,82 @@ async def test_a_snapshot_names_files_that_are_open_for_writing(
     assert await world.read(b"copy/f") == b"arrived"
 
 
-async def test_a_snapshot_waits_for_a_close_that_is_on_its_way(world: MemoryWorld) -> None:
+class Taking:
+    """A snapshot of `d` that is being taken, on a clock that stands still."""
+
+    def __init__(self, world: MemoryWorld, nursery: trio.Nursery, *paths: bytes) -> None:
+        self.taken: list[Snapshot] = []
+        self.refused: list[Exception] = []
+
+        async def take() -> None:
+            try:
+                outcome = await world.filesystem.snapshot(world.ino(b"d"), paths=paths or None)
+                self.taken.append(outcome.snapshot)
+            except (OpenForWriting, refused.NotFound) as exc:
+                self.refused.append(exc)
+
+        nursery.start_soon(take)
+
+
+async def opened(world: MemoryWorld, *paths: bytes) -> list[Handle]:
+    return [await world.filesystem.open(world.ino(path), os.O_WRONLY, CALLER) for path in paths]
+
+
+async def test_a_snapshot_waits_for_closes_that_are_on_their_way(
+    world: MemoryWorld, mock_clock: trio.testing.MockClock
+) -> None:
     world.mkdir(b"d")
     await world.write(b"d/f", b"before")
     await world.write(b"d/g", b"same")
-    both = [await world.filesystem.open(world.ino(path), os.O_WRONLY, CALLER) for path in (b"d/f", b"d/g")]
+    both = await opened(world, b"d/f", b"d/g")
     await world.write_to(both[0], 0, b"after!")
-    taken: list[Snapshot] = []
-
-    async def take() -> None:
-        taken.append((await world.filesystem.snapshot(world.ino(b"d"))).snapshot)
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(take)
+        taking = Taking(world, nursery)
         for handle in both:
             await trio.testing.wait_all_tasks_blocked()
-            assert not taken, "one is open still"
+            assert not taking.taken, "one is open still"
             world.filesystem.release(handle)
-    world.filesystem.attach(WORK, b"copy", taken[0])
+    world.filesystem.attach(WORK, b"copy", taking.taken[0])
     assert await world.read(b"copy/f") == b"after!"
+
+
+async def test_a_snapshot_waits_for_what_is_opened_while_it_waits_but_not_for_ever(
+    world: MemoryWorld, mock_clock: trio.testing.MockClock
+) -> None:
+    world.mkdir(b"d")
+    await world.write(b"d/f", b"f")
+    await world.write(b"d/g", b"g")
+    (handle,) = await opened(world, b"d/f")
+    async with trio.open_nursery() as nursery:
+        taking = Taking(world, nursery)
+        for path in (b"d/g", b"d/f", b"d/g"):
+            await trio.testing.wait_all_tasks_blocked()
+            (other,) = await opened(world, path)
+            world.filesystem.release(handle)
+            handle = other
+            mock_clock.jump(CLOSING_PATIENCE_S / 4)
+            assert not taking.taken + taking.refused
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(CLOSING_PATIENCE_S / 2)
+    assert [str(exc) for exc in taking.refused] == [
+        "Still open for writing: 'g'; close them first, or allow open files."
+    ]
+    world.filesystem.release(handle)
+
+
+async def test_what_is_wanted_and_goes_while_a_snapshot_waits_is_missed(
+    world: MemoryWorld, mock_clock: trio.testing.MockClock
+) -> None:
+    world.mkdir(b"d")
+    await world.write(b"d/f", b"f")
+    await world.write(b"d/g", b"g")
+    (handle,) = await opened(world, b"d/f")
+    async with trio.open_nursery() as nursery:
+        taking = Taking(world, nursery, b"f", b"g")
+        await trio.testing.wait_all_tasks_blocked()
+        world.unlink(b"d/g")
+        world.filesystem.release(handle)
+    assert [str(exc) for exc in taking.refused] == ["There is no 'g' to take a snapshot of."]
 
 
 async def test_an_unchanged_tree_with_a_file_open_for_writing_is_not_taken_for_unchanged(
