@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,27 +44,53 @@ def prepare(client: Client, request: RunRequest, declaration: Declaration) -> Pr
 def find(client: Client, prepared: Prepared, scope: str, memory: Memory, *, patience_s: float) -> Entry | None:
     """Return the result whose pathset has the states that are on disk now; raise `RunPlainly` or `RunUnstored`."""
     ask = _Asking(client, prepared, scope, patience_s)
-    sight = prepared.quick_sight(memory, MountedDigests(client, memory, patience_s=patience_s))
-    try:
+    sight = ask.sight(memory)
+    with _told_apart():
         # What was found the last time is asked for at once: whatever other pathsets there are, it would be right.
         likely = memory.likely_pathset(prepared.weak_hash)
         if likely is not None:
             entry = ask.result(likely, memory, sight)
             if entry is not None:
                 return entry
-        row = ask.entry([prepared.weak_hash.hex()])
-        for encoded in unpack(row.result) if row is not None and row.kind == "paths" else ():
+        for encoded in ask.pathsets():
             entry = None if encoded == likely else ask.result(encoded, memory, sight)
             if entry is not None:
                 memory.keep_likely(prepared.weak_hash, encoded)
                 return entry
+    return None
+
+
+def standing_keys(client: Client, prepared: Prepared, scope: str, memory: Memory, *, patience_s: float) -> list[str]:
+    """Return the keys of all results that could be found now, whether there are some or not; raise as `find`."""
+    ask = _Asking(client, prepared, scope, patience_s)
+    sight = ask.sight(memory)
+    keys: list[str] = []
+    with _told_apart():
+        for encoded in ask.pathsets():
+            keys += ask.keys(encoded, memory, sight)
+    return keys
+
+
+def has_own_view(client: Client, prepared: Prepared, scope: str, memory: Memory, *, patience_s: float) -> bool:
+    """Whether an earlier run of the same looked at what is another for each process; raise as `find`."""
+    views: set[bool] = set()
+    with _told_apart():
+        pathsets = _Asking(client, prepared, scope, patience_s).pathsets()
+        views.update(memory.plan(encoded).own_view for encoded in pathsets)
+    return True in views
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Raise `RunPlainly` where there is no daemon, `RunUnstored` in other trouble; nothing for damaged pathsets."""
+    try:
+        yield
     except PathsetsUnusable:
-        return None
+        return
     except (DaemonUnreachable, DaemonWedged) as exc:
         raise RunPlainly(str(exc)) from exc
     except TaskVaultError as exc:
         raise RunUnstored(str(exc)) from exc
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +107,31 @@ class _Asking:
             self.prepared.unsteady[reply.unsteady.key] = reply.unsteady
         return reply.entry
 
+    def sight(self, memory: Memory) -> QuickSight:
+        return self.prepared.quick_sight(memory, MountedDigests(self.client, memory, patience_s=self.patience_s))
+
+    def pathsets(self) -> list[bytes]:
+        """Return those of all earlier runs, the latest first."""
+        row = self.entry([self.prepared.weak_hash.hex()])
+        return unpack(row.result) if row is not None and row.kind == "paths" else []
+
     def result(self, encoded: bytes, memory: Memory, sight: QuickSight) -> Entry | None:
         """Return the result of a run with this pathset, if there is one of the states that are on disk now."""
+        keys = self.keys(encoded, memory, sight)
+        return self.entry(keys) if keys else None
+
+    def keys(self, encoded: bytes, memory: Memory, sight: QuickSight) -> list[str]:
+        """Return the keys of such a result; none where that cannot be told."""
         prepared = self.prepared
         plan = memory.plan(encoded)
         try:
             states = sight.planned_states(plan)
         except (OSError, InputsUnusable):
-            return None
+            return []
         prepared.items, prepared.states, prepared.own_view = plan.pathset.items, states, plan.own_view
         bindings = prepared.whereabouts.bindings()
         keys = strong_keys(prepared.weak_hash, encoded, states, bindings, prepared.hash_function)
-        return self.entry([key.hex() for key in keys])
+        return [key.hex() for key in keys]
 
 
 def shared_memory(request: RunRequest, hash_function: HashFunction) -> Memory:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskvault.client import Client
+from taskvault.errors import Refused
 from taskvault.plugins import plugin_registry
-from taskvault.protocol.messages import Entry
+from taskvault.protocol.messages import Entry, RemoveEntry
 from taskvault.run.audit_after_hit import audit_sometimes
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
 from taskvault.run.execute import Executed, Start, execute, first_trouble
-from taskvault.run.lookup import find, prepare, shared_memory
+from taskvault.run.lookup import find, prepare, shared_memory, standing_keys
 from taskvault.run.memory import Memory
 from taskvault.run.named_outputs import named_outputs
 from taskvault.run.nested import Note, directory_from, environment_for, is_inside, is_traced, leave, without_lookups
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 TRACERS = ("native", "strace")
 """The first that can serve is taken."""
+
+FORGET_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class TracedRun:
         """A result that was found and could not be given back."""
         self._memory = Memory()
         """Of the files that have been read."""
+        self._superseded: list[str] = []
+        """Keys of what would have been replayed if it had not been to run in any case."""
         self.started = False
         """Whether the command was: then it must not be started again."""
 
@@ -86,6 +91,7 @@ class TracedRun:
                 return status
         notes = directory_from(self._request.environment)
         if notes is not None:
+            self._superseded = self._standing(client, prepared)
             client.close()
             return self._execute_inside(prepared, notes)
         tracer = working_tracer()
@@ -106,13 +112,14 @@ class TracedRun:
         try:
             with turn(Path("/"), names, waiting=lambda pid: self._say_waiting(pid, waited)):
                 known = None
-                if self._request.mode is Mode.CHECK or (waited and self._request.mode is Mode.NORMAL):
+                if waited or self._request.mode is not Mode.NORMAL:
                     client = client or Client.connect(self._home, timeout_s=self._patience_s)
+                    self._superseded = self._standing(client, prepared)
                     if self._request.mode is Mode.NORMAL:
                         status = self._replayed(client, prepared, tracing)
                         if status is not None:
                             return status
-                    else:
+                    elif self._request.mode is Mode.CHECK:
                         known = self._find(client, prepared)
                 if client is not None:
                     client.close()
@@ -158,6 +165,22 @@ class TracedRun:
     def _find(self, client: Client, prepared: Prepared) -> Entry | None:
         return find(client, prepared, self._request.scope, self._memory, patience_s=self._patience_s)
 
+    def _standing(self, client: Client, prepared: Prepared) -> list[str]:
+        if self._request.mode is not Mode.REFRESH or not self._request.store:
+            return []
+        return standing_keys(client, prepared, self._request.scope, self._memory, patience_s=self._patience_s)
+
+    def _forget_superseded(self) -> None:
+        """Somebody insisted, and the command has ended: what came before is not given back, whatever it came to now.
+
+        A result of other inputs than the new one has would be found beside it.
+        """
+        try:
+            if self._superseded:
+                forget(self._home, self._request.scope, self._superseded)
+        except (TaskVaultError, OSError) as exc:
+            self._report.say(f"what was stored before could not be forgotten: {exc}")
+
     def _status(self, exit_code: int, trouble: OSError | None) -> int:
         """Return the exit status: that of the command, unless it is success and what it wrote was lost."""
         if trouble is None:
@@ -187,6 +210,8 @@ class TracedRun:
                 seen = without_lookups(executed.observation, notes, prepared.places.sockets)
                 executed = replace(executed, observation=seen)
             loading.join()
+            if executed.started:
+                self._forget_superseded()
             from taskvault.run.traced_storing import Storing
 
             digests = Digests(prepared.hash_function, self._memory)
@@ -225,6 +250,8 @@ class TracedRun:
                 capture=True,
             )
             ended_ns = time.time_ns()
+            if executed.started:
+                self._forget_superseded()
         assert executed.captured is not None, "a traced run is captured"
         status = self._status(executed.exit_code, first_trouble(executed.captured.unwritten))
         if executed.exit_code:
@@ -296,6 +323,17 @@ def replay(client: Client, result: StoredResult, root: Path, *, umask: int) -> O
 def _load_storing() -> None:
     """Load what is needed when the command has ended, while it runs."""
     import taskvault.run.traced_storing  # noqa: F401  # loaded is all that it shall be
+
+
+def forget(home: Path, scope: str, keys: Sequence[str]) -> None:
+    """Forget the entries that there are with these keys; raise what the client raises."""
+    with Client.connect(home, timeout_s=FORGET_TIMEOUT_S) as client:
+        for key in keys:
+            try:
+                client.call(RemoveEntry(scope, key), timeout_s=FORGET_TIMEOUT_S)
+            except Refused as exc:
+                if exc.kind != "KeyMissing":
+                    raise
 
 
 def working_tracer() -> Tracer | None:

@@ -15,7 +15,7 @@ from taskvault.protocol.messages import Entry, NoteRun, RecordRun
 from taskvault.run.audit_after_hit import audit_every
 from taskvault.run.declaration import Declaration, declare
 from taskvault.run.digest_table import DigestTable
-from taskvault.run.lookup import find, prepare
+from taskvault.run.lookup import find, has_own_view, prepare
 from taskvault.run.memory import Memory
 from taskvault.run.reach import PATIENCE_S
 from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
@@ -134,6 +134,8 @@ class Replayer:
         entry = None
         if request.mode is Mode.NORMAL:
             entry = find(client, prepared, request.scope, self._memory, patience_s=patience_s)
+        elif has_own_view(client, prepared, request.scope, self._memory, patience_s=patience_s):
+            raise NotHere
         if entry is None and self._tracer is not None and prepared.weak_hash not in self._own_views:
             self._load_storing(client)
             return Missed(
