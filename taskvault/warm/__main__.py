@@ -25,7 +25,8 @@ MOST_WORKERS = 4
 def main(home: str, identity: str, place: str) -> None:
     """Serve until nobody asks any more."""
     os.set_inheritable(LOCK_DESCRIPTOR, False)
-    replayer = Replayer(Path(home), identity)
+    vault = Path(os.path.abspath(home))
+    replayer = Replayer(vault, identity)
     # Before anything is asked: what is loaded later was there already.
     code = CodeWatch()
 
@@ -40,7 +41,7 @@ def main(home: str, identity: str, place: str) -> None:
         return Worker(listener, replayer, code, used=used, tell=tell, let_go=let_go).serve(parent)
 
     idle_s = float(os.environ.get("TASKVAULT_WARM_IDLE_S", IDLE_S))
-    Pool(Path(place), serve, lambda: has_owner(Path(home)), idle_s=idle_s).run(min(os.cpu_count() or 1, MOST_WORKERS))
+    Pool(Path(place), serve, lambda: has_owner(vault), idle_s=idle_s).run(min(os.cpu_count() or 1, MOST_WORKERS))
 
 
 def has_owner(home: Path) -> bool:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from taskvault.run.shims import LAUNCHER
-from taskvault.warm.running import running
+from taskvault.warm.running import LOCK
 from tests.cli.conftest import Vault
 from tests.waiting import wait_until
 
@@ -121,6 +122,7 @@ def test_the_vault_may_be_named_in_every_way(installed: Installed, tmp_path: Pat
         (["--home", home], {"TASKVAULT_HOME": nowhere}),
         ([f"--home={home}"], {"TASKVAULT_HOME": nowhere}),
         ([f"--home={home}/"], {"TASKVAULT_HOME": ""}),
+        ([f"--home={home}/../{os.path.basename(home)}"], {}),
         ([], {"TASKVAULT_HOME": "", "HOME": str(tmp_path / "user")}),
     ):
         installed.becomes_native(*before, **variables)
@@ -133,10 +135,11 @@ def test_the_vault_may_be_named_in_every_way(installed: Installed, tmp_path: Pat
 
 
 def test_for_a_vault_without_a_daemon_nothing_is_started_that_stays(installed: Installed, tmp_path: Path) -> None:
-    before = set(running())
+    home = str(tmp_path / "none")
     for _ in range(2):
-        assert installed.starts(lambda: installed.tv("--home", str(tmp_path / "none"), "run", "--", "true")) == 1
-    assert set(running()) <= before
+        assert installed.starts(lambda: installed.tv("--home", home, "run", "--", "true")) == 1
+    locks = Path(f"/tmp/taskvault-{os.geteuid()}").glob(f"warm-*{LOCK}")
+    assert home not in [place.read_text() for place in locks]
 
 
 @pytest.mark.parametrize("start", [PLAIN, LONG, SPACED], ids=["plain", "long", "spaced"])
@@ -147,8 +150,14 @@ def test_the_interpreter_is_the_one_that_the_program_beside_it_names(installed: 
 
 @pytest.mark.parametrize(
     "start",
-    ["#!/usr/bin/env -S {python}", "#!{python} -s", "#!/bin/sh\nexec {python} - \"$@\" <<'---'"],
-    ids=["env", "options", "shell"],
+    [
+        "#!/usr/bin/env -S {python}",
+        "#!{python} -s",
+        "#!/bin/sh\nexec {python} - \"$@\" <<'---'",
+        LONG.replace("{python}", "{python} -s"),
+        SPACED.replace('{python}"', '{python}" -s'),
+    ],
+    ids=["env", "options", "shell", "long with options", "spaced with options"],
 )
 def test_a_program_that_names_no_plain_interpreter_is_called_each_time(installed: Installed, start: str) -> None:
     installed.becomes_native()
@@ -167,6 +176,25 @@ def test_it_is_found_through_links_and_in_the_path(installed: Installed, tmp_pat
     installed.becomes_native()
     call = ["run", "--quiet", "--root", ".", "--", "true"]
     assert installed.starts(lambda: installed.tv(*call, program=link)) == 0
+
+
+def test_it_finds_itself_without_proc(installed: Installed) -> None:
+    hidden = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none /proc && exec {installed.place}/tv --version"]
+    said = subprocess.run(hidden, capture_output=True, text=True, check=False, env=installed.vault.environment())
+    assert (said.returncode, said.stderr) == (0, ""), said
+
+
+def test_it_finds_what_it_becomes_where_it_may_not_read_itself() -> None:
+    unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        shutil.copy(LAUNCHER, place / "tv")
+        (place / "tv").chmod(0o111)
+        (place / "taskvault").write_text("#!/bin/sh\necho became\n")
+        (place / "taskvault").chmod(0o755)
+        said = subprocess.run([*unprivileged, f"{name}/tv", "status"], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, "became\n"), said
 
 
 def test_without_the_program_beside_it_says_what_is_missing(installed: Installed) -> None:

@@ -60,6 +60,19 @@ class TestNativeWithoutTheLibrary(TracerContract):
         return native_tracer.make({})
 
 
+def test_without_memory_for_the_walk_each_call_is_taken_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(repeats.Repeats, "__init__", refuse)
+    (tmp_path / "file").write_text("x")
+    process = native_tracer.make({}).start(TracedCommand(["cat", "file"], str(tmp_path), {"PATH": os.defpath}))
+    seen = process.observe()
+    assert (str(tmp_path / "file") in seen.paths(Use.READ), seen.incomplete) == (True, ())
+
+
 def test_unknown_parameters_are_refused_by_name() -> None:
     refuses_unknown_parameters(strace.make)
     refuses_unknown_parameters(native_tracer.make)

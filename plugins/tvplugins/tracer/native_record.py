@@ -18,6 +18,8 @@ FIRST_ENTRY = 65536
 _ALIGNED = 8
 _CLONED, _EXECUTED, _ENDED, _TROUBLE, _END, _UNKNOWN = range(1001, 1007)
 _UNREADABLE = 0xFFFF
+_MOST_TASKS = 1 << 22
+"""The kernel's own limit on their numbers."""
 _NO_PATH_MEANS_DESCRIPTOR = frozenset({"utimensat", "futimesat"})
 
 
@@ -71,7 +73,7 @@ class NativeRecord:
 
 
 def _event(kind: int, tid: int, at_ns: int, result: int, flags: int, strings: list[bytes | None]) -> Raw:
-    if kind == _CLONED:
+    if kind == _CLONED and 0 < result < _MOST_TASKS:
         return Clone(tid, at_ns, result, flags)
     if kind == _ENDED:
         return Exit(tid, at_ns, result)

@@ -10,6 +10,7 @@ import select
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -114,12 +115,14 @@ class NativeProcess(StartedProcess):
         select.select([self._done], [], [], LINGER_S)
         os.close(self._done)
         with self._record as record, mmap.mmap(record.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            whole, found = NativeRecord(mapped, self._names), repeats.library()
-            if found is None:
-                return observe(list(whole.events()), command=self.pid, directory=self._directory, disk=RealDisk())
-            return observe_repeated(
-                whole, record.fileno(), found, command=self.pid, directory=self._directory, disk=RealDisk()
-            )
+            whole, library = NativeRecord(mapped, self._names), repeats.library()
+            if library is not None:
+                # Where there is little memory it takes its time.
+                with suppress(MemoryError):
+                    return observe_repeated(
+                        whole, record.fileno(), library, command=self.pid, directory=self._directory, disk=RealDisk()
+                    )
+            return observe(list(whole.events()), command=self.pid, directory=self._directory, disk=RealDisk())
 
 
 def _our_child(arguments: Sequence[str], command: TracedCommand, descriptors: Sequence[int], /) -> SpawnedProcess:

@@ -27,11 +27,14 @@ def observe_repeated(
 ) -> Observation:
     """As `tvplugins.tracer.fold.observe` of all events of a record, which is in a file; raise `MemoryError`."""
     began_ns = next((event.at_ns for event in record.events() if not isinstance(event, Trouble)), 0)
+    end = FIRST_ENTRY if record.overflows else max(record.end, FIRST_ENTRY)
     walks: list[Repeats] = []
 
     def fold_with(links: Links) -> Fold:
-        repeats = Repeats(library, descriptor, FIRST_ENTRY, max(record.end, FIRST_ENTRY))
-        walks.append(repeats)
+        for walk in walks:
+            walk.close()  # what came of that fold is not wanted
+        repeats = Repeats(library, descriptor, FIRST_ENTRY, end)
+        walks[:] = [repeats]
         fold = RepeatedFold(command, directory, links, began_ns, repeats)
         fold.take_all(record.events_at(repeats.stops(), lambda: repeats.number))
         return fold

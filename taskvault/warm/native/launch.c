@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "launch.h"
@@ -20,6 +21,7 @@
 #define TEXTS 6
 #define PROGRAM "taskvault"
 #define SHELL_LINE "#!/bin/sh\n'''exec' " /* where an interpreter's path is too long for a first line, or has spaces */
+#define REST_OF_SHELL_LINE " \"$0\" \"$@\"\n"
 
 extern char **environ;
 
@@ -47,6 +49,21 @@ static bool read_configured(int file, struct configured *found)
     return at <= content + length;
 }
 
+/* Our own file, however it was found: /proc may not be mounted. */
+static bool name_ourselves(char *place, size_t room)
+{
+    ssize_t length = readlink("/proc/self/exe", place, room);
+    if (length > 0 && (size_t)length < room) {
+        place[length] = 0;
+        return true;
+    }
+    const char *started = (const char *)getauxval(AT_EXECFN);
+    char *found = started ? realpath(started, NULL) : NULL;
+    bool fits = found && (size_t)snprintf(place, room, "%s", found) < room;
+    free(found);
+    return fits;
+}
+
 /* Returns the interpreter that a script names, cut out of its beginning; nothing if it is no Python, or is given options. */
 static const char *interpreter_of(char *start)
 {
@@ -55,6 +72,8 @@ static const char *interpreter_of(char *start)
         at = start + strlen(SHELL_LINE);
         bool is_quoted = *at == '"' || *at == '\'';
         end = is_quoted ? strchr(at + 1, *at) : at + strcspn(at, " \n");
+        if (end && strncmp(end + is_quoted, REST_OF_SHELL_LINE, strlen(REST_OF_SHELL_LINE)))
+            return "";
         at += is_quoted;
     } else if (strncmp(start, "#!", 2)) {
         return "";
@@ -70,16 +89,14 @@ static const char *interpreter_of(char *start)
 static bool find_beside(struct configured *found)
 {
     static char place[4096], start[1024];
-    ssize_t length = readlink("/proc/self/exe", place, sizeof place - sizeof PROGRAM);
-    if (length <= 0)
+    if (!name_ourselves(place, sizeof place - sizeof PROGRAM))
         return false;
-    place[length] = 0;
     char *name = strrchr(place, '/');
     if (!name)
         return false;
     memcpy(name + 1, PROGRAM, sizeof PROGRAM);
     int file = open(place, O_RDONLY | O_CLOEXEC);
-    length = file < 0 ? -1 : read(file, start, sizeof start - 1);
+    ssize_t length = file < 0 ? -1 : read(file, start, sizeof start - 1);
     if (file >= 0)
         close(file);
     *found = (struct configured){.mark = "", .kind = "tv", .tool = "", .here = "", .python = "", .tv = place};
@@ -90,11 +107,14 @@ static bool find_beside(struct configured *found)
 
 static bool find_configured(struct configured *found)
 {
+    char place[4096];
     int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    bool is_found = file >= 0 && (read_configured(file, found) || find_beside(found));
+    if (file < 0 && name_ourselves(place, sizeof place))
+        file = open(place, O_RDONLY | O_CLOEXEC);
+    bool is_configured = file >= 0 && read_configured(file, found);
     if (file >= 0)
         close(file);
-    return is_found;
+    return is_configured || find_beside(found);
 }
 
 /* A closed standard stream must not become a socket of ours. */
@@ -191,7 +211,7 @@ int main(int count, char **arguments)
     char home[4096];
     open_streams();
     if (!find_configured(&configured)) {
-        dprintf(2, "tv: what it stands for cannot be told without /proc; mount that, or call " PROGRAM ".\n");
+        dprintf(2, "tv: it cannot find its own file, and so not what it stands for; call " PROGRAM ".\n");
         return 126;
     }
     bool is_shim = !strcmp(configured.kind, "shim");

@@ -75,7 +75,7 @@ def test_the_plainest_options_are_understood() -> None:
     assert (request.variables, request.store, request.quiet, request.mode) == (("A", "B=1"), False, True, Mode.NORMAL)
 
 
-def test_what_is_refreshed_is_not_looked_up() -> None:
+def test_a_refresh_is_understood() -> None:
     assert run_request(asked("run", "--refresh", "--", "x"), Path("/w")).mode is Mode.REFRESH
 
 

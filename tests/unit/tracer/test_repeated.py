@@ -184,6 +184,23 @@ def test_thousands_of_different_calls_of_many_tasks_are_told_apart() -> None:
     assert stops == 1 + 8 + 2 * 3000
 
 
+def test_a_process_that_no_kernel_makes_is_declared() -> None:
+    for child in (0, -1, 1 << 22, (1 << 40) + 2):
+        seen, _ = folded(cloned(child)(1), looked("a")(2), ended(1))
+        assert "the tracer wrote something that is not understood" in seen.incomplete
+
+
+def test_a_record_that_is_full_has_no_walk() -> None:
+    library = repeats.library()
+    assert library is not None
+    record = (1 << 60).to_bytes(8, "little") + native_record(looked("a")(1))[8:]
+    with in_a_file(record) as descriptor:
+        told = observe_repeated(
+            NativeRecord(record, NAMES), descriptor, library, command=1, directory="/work", disk=DISK
+        )
+    assert told.incomplete[0] == "more happened than the tracer's record has room for"
+
+
 def test_a_record_that_was_cut_says_so_all_the_same() -> None:
     entry = looked("a")(1)
     whole = native_record(entry, entry, entry, entry)
