@@ -152,7 +152,7 @@ def test_what_is_long_beyond_sense_is_refused_at_once(shared: Any, request_: Cal
         assert time.perf_counter() - started < 5
         assert refused.value.kind != "Internal"
         assert client.call(m.GetStatus()).healthy
-    assert memory_mib(shared) - before < 150
+    assert memory_mib(shared) - before < 75
 
 
 def test_names_are_not_prepared_without_end(daemon: Any) -> None:

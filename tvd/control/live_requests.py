@@ -23,11 +23,8 @@ from tvd.control.snapshots import SnapshotMissing, Snapshots
 from tvd.control.vault_session import PREPARED_DIRECTORY, VaultSession
 from tvd.control.wire import Rejected, ref_of, snapshot_from
 from tvfs.errors import TaskVaultError
-from tvfs.filesystem.filesystem import Filesystem
+from tvfs.filesystem.filesystem import MAX_PATH_BYTES, Filesystem
 from tvfs.filesystem.model import PREPARED
-
-MAX_PATH_BYTES = 4096
-"""The kernel's limit."""
 
 MOST_NOTED_BYTES = 64 << 20
 """A hundred thousand paths of eight names and 80 bytes."""

@@ -14,6 +14,8 @@ from taskvault.protocol.runs import NOT_SHOWN, RunRecord
 from tvd.control.vault_session import VaultSession
 from tvd.entry_views import PATHS, RUN
 from tvfs.errors import TaskVaultError
+from tvfs.filesystem.filesystem import MAX_PATH_BYTES
+from tvfs.filesystem.posix_error import NameTooLong
 from tvfs.vault.stored_entry import StoredEntry
 
 SHARED_TREE = "work"
@@ -46,7 +48,9 @@ def check_owner(session: VaultSession, what: str) -> None:
 
 
 def check_path(session: VaultSession, path: str) -> None:
-    """Raise `OwnersOnly` for a path below the mount that is not for all who share the vault."""
+    """Raise `OwnersOnly` for a path below the mount that is not for all who share the vault; `NameTooLong`."""
+    if len(path) > MAX_PATH_BYTES:
+        raise NameTooLong(f"A path has at most {MAX_PATH_BYTES} bytes, this has {len(path)} characters.")
     names = [name for name in path.split("/") if name]
     if names[:1] != [SHARED_TREE] or ".." in names:
         check_owner(session, f"what is in {path or '.'!r}")
