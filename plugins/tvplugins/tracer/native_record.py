@@ -50,7 +50,7 @@ class NativeRecord:
             length, kind, count, tid, _, at_ns, result, flags = _HEAD.unpack_from(self._record, position)
             call = known.get(number())
             if call is None:
-                strings = _strings(self._record, position + _HEAD.size, position + length, count)
+                strings = _strings(self._record[position + _HEAD.size : position + length], count)
                 if kind not in self._names:
                     if kind == _END:
                         return
@@ -86,15 +86,18 @@ def _event(kind: int, tid: int, at_ns: int, result: int, flags: int, strings: li
     return Trouble("the tracer wrote something that is not understood")
 
 
-def _strings(record: bytes | mmap.mmap, at: int, end: int, count: int) -> list[bytes | None]:
+def _strings(body: bytes, count: int) -> list[bytes | None]:
     strings: list[bytes | None] = []
+    at, end = 0, len(body)
     for _ in range(count):
-        length = int.from_bytes(record[at : at + 2], "little")
+        if at + 2 > end:
+            return [None] * count
+        length = body[at] | body[at + 1] << 8
         at += 2
         if length == _UNREADABLE:
             strings.append(None)
             continue
-        strings.append(record[at : at + length])
+        strings.append(body[at : at + length])
         at += length
     if not at <= end < at + _ALIGNED:
         return [None] * count
@@ -109,27 +112,25 @@ def _call(name: str, result: int, flags: int, strings: list[bytes | None]) -> Ca
     if signature.address is not None:
         return Call(name, result, outcome=_address(outcome))
     count = len(signature.at)
-    placed = strings[1 : 1 + 2 * count]
-    if len(placed) != 2 * count:
+    if len(strings) < 1 + 2 * count:
         return Trouble(f"the tracer wrote a call of {name} that is not understood")
-    places = tuple(
-        Place(None if path is None else _text(path), _text(base), before)
-        for path, base, before in zip(placed[::2], placed[1::2], _before(strings[1 + 2 * count :], count), strict=True)
-    )
+    before = strings[1 + 2 * count :]
+    places = []
+    for number in range(count):
+        path, base = strings[1 + 2 * number], strings[2 + 2 * number]
+        there = _before(before[number]) if number < len(before) else None
+        places.append(Place(None if path is None else _text(path), _text(base) if base else "", there))
     flags |= signature.implied
     if name in _NO_PATH_MEANS_DESCRIPTOR and places[0].path == "":
         flags |= AT_EMPTY_PATH
-    return Call(name, result, flags, places, _text(outcome))
+    return Call(name, result, flags, tuple(places), _text(outcome) if outcome else "")
 
 
-def _before(strings: list[bytes | None], count: int) -> Iterator[Before | None]:
-    for number in range(count):
-        raw = strings[number] if number < len(strings) else None
-        if raw is None or len(raw) != _BEFORE.size:
-            yield None
-        else:
-            mode, links, owner, group, size, mtime_ns = _BEFORE.unpack(raw)
-            yield Before(mode, size, mtime_ns, links, owner, group)
+def _before(raw: bytes | None) -> Before | None:
+    if raw is None or len(raw) != _BEFORE.size:
+        return None
+    mode, links, owner, group, size, mtime_ns = _BEFORE.unpack(raw)
+    return Before(mode, size, mtime_ns, links, owner, group)
 
 
 def _exec(tid: int, at_ns: int, former: int, flags: int, strings: list[bytes | None]) -> Raw:

@@ -153,6 +153,8 @@ GO_AWAY = looked("d", name="chdir")
 @example([looked("a"), executed(4, "/bin/x")], [(0, 4, 3), (1, 2, 1), (0, 4, 1), (0, 2, 1)])
 @example([looked(""), of_as_many_bytes], [(0, 1, 3), (1, 1, 1)])
 @example([made("unlink", "a", before=3)], [(0, 1, 1)])
+@example([made("openat", "a", flags=O_RDWR, before=3)], [(0, 1, 1)])
+@example([looked("a"), made("openat", "a", flags=O_RDWR, before=3)], [(0, 1, 3), (0, 2, 1), (1, 2, 1)])
 def test_whatever_repeats_means_what_it_would_mean_by_itself(
     different: list[Entry], picks: list[tuple[int, int, int]]
 ) -> None:
