@@ -124,11 +124,12 @@ class _Asking:
         """Return the keys of such a result; none where that cannot be told."""
         prepared = self.prepared
         plan = memory.plan(encoded)
+        prepared.own_view |= plan.own_view
         try:
             states = sight.planned_states(plan)
         except (OSError, InputsUnusable):
             return []
-        prepared.items, prepared.states, prepared.own_view = plan.pathset.items, states, plan.own_view
+        prepared.items, prepared.states = plan.pathset.items, states
         bindings = prepared.whereabouts.bindings()
         keys = strong_keys(prepared.weak_hash, encoded, states, bindings, prepared.hash_function)
         return [key.hex() for key in keys]

@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 import msgspec
 
 from taskvault.run.crates import others_alike
+from taskvault.run.own_view import as_seen_by
 from taskvault.run.pathset import Item, Look, Order, Pathset
 from taskvault.run.staging import REPLAY_PREFIX
 from tvfs.plugin_api import Before
@@ -71,12 +72,16 @@ class Status:
 class Sight:
     """What is on disk now, each path looked at once.
 
-    `digest_of` returns the hash of a file's content, given its path and status; it may raise `OSError`.
+    `digest_of` returns the hash of a file's content, given its path and status; it may raise `OSError`.  What the
+    kernel says of a process itself is looked at as the process `caller` would see it, if that is not we.
     """
 
-    def __init__(self, root: bytes, digest_of: Callable[[bytes, os.stat_result], bytes]) -> None:
+    def __init__(
+        self, root: bytes, digest_of: Callable[[bytes, os.stat_result], bytes], caller: int | None = None
+    ) -> None:
         self._root = root
         self._digest_of = digest_of
+        self._caller = caller
         self._found: dict[bytes, os.stat_result | None] = {}
         self._listed: dict[bytes, dict[bytes, str]] = {}
         """Directories in which crates are looked for: many, in one listing."""
@@ -84,7 +89,7 @@ class Sight:
     def place(self, path: bytes) -> bytes:
         """Return the absolute path of an item."""
         if path.startswith(b"/"):
-            return path
+            return path if self._caller is None else as_seen_by(self._caller, path)
         return self._root + b"/" + path if path else self._root
 
     def status(self, place: bytes) -> os.stat_result | None:

@@ -55,9 +55,9 @@ class Tracing:
     """Of the tracer."""
     start: Start
     objection: Callable[[Sequence[Item]], str] = lambda _: ""
-    """Why what a run has looked at cannot be judged by this process; empty if it can."""
+    """Why a result that looked at these cannot be judged by this process; empty if it can."""
     check_wanted: Callable[[], object] = lambda: None
-    """Raises if nobody waits any more for what was waited for."""
+    """Raises if nobody waits any more for what becomes of the run."""
 
 
 class TracedRun:

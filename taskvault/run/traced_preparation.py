@@ -55,7 +55,9 @@ class Prepared:
     unsteady: dict[str, UnsteadyKey] = field(default_factory=dict)
     """Keys that would have been its own, but did not make the same when they were audited."""
     own_view: bool = False
-    """Whether the pathset that was looked at last holds something that is another for each process."""
+    """Whether a pathset that was looked at holds something that is another for each process."""
+    caller: int | None = None
+    """The process which that is asked of when the run is stored; None: ourselves."""
     bound: str = ""
     """Why the result holds only where it was made, once that is known; nothing if it holds anywhere."""
 
@@ -81,7 +83,7 @@ class Prepared:
 
     def sight(self, digests: Digests) -> Sight:
         """Return a fresh look at the disk; `digests` may be what others have read already."""
-        return Sight(os.fsencode(self.root), digests)
+        return Sight(os.fsencode(self.root), digests, self.caller)
 
     def quick_sight(self, memory: Memory, told: Told) -> QuickSight:
         """Return a fresh look at everything that a pathset names."""

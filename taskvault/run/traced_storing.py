@@ -46,9 +46,7 @@ class Storing:
             return "storing was turned off"
         try:
             finished = self._finished(executed)
-            objection = self._tracing.objection(self._prepared.items)
-            if objection:
-                return objection
+            self._tracing.check_wanted()  # else nobody can say what its caller saw
             self.key = finished.key.hex
             marks = self._prepared.unsteady
             mark = next((marks[key.hex] for key in finished.keys if key.hex in marks), None)
@@ -95,15 +93,15 @@ class Storing:
 
     def _store_note(self, client: Client, parts: Parts, note: Note) -> None:
         prepared = note.prepared(self._prepared.hash_function)
+        prepared.caller = self._prepared.caller
         inner, key, reason = note.executed(), "", ""
         try:
             ended = Ended(prepared, inner, parts.of(note), self._tracing.name, note.scope, note.environment)
             with in_place_again(note.named):
                 finished = result_of(ended, prepared.sight(self._digests))
-                reason = self._tracing.objection(prepared.items)
+                self._tracing.check_wanted()
                 _check_unchanged(finished, note.ended_ns)
-                if not reason:
-                    store(client, finished, replace=note.replace, despite_mark=note.refresh)
+                store(client, finished, replace=note.replace, despite_mark=note.refresh)
             key = finished.key.hex
         except (TaskVaultError, OSError) as exc:
             reason = str(exc)

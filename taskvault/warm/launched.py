@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from taskvault.run.jobserver import named_descriptors
 from tvfs.plugin_api import TracedCommand
@@ -17,6 +18,8 @@ from tvfs.plugin_api import TracedCommand
 _ORDER = struct.Struct("=c5I")
 _ANSWER = struct.Struct("=ci")
 _STARTED, _ENDED = b"P", b"E"
+_PEER = struct.Struct("3i")
+"""Process, user and group."""
 _STREAMS = (0, 1, 2)
 _MOST_DESCRIPTORS = 32
 _MOST_KEPT = 64
@@ -24,6 +27,20 @@ _MOST_KEPT = 64
 
 class LauncherGone(Exception):
     """The launcher was killed, and what became of its command is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who connected."""
+
+    process: int
+    user: int
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Return who is at the other end, as the kernel says."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return Peer(*_PEER.unpack(credentials)[:2])
 
 
 class Launcher:

@@ -20,8 +20,7 @@ from taskvault.run.request import RunRequest
 from taskvault.run.traced import TracedRun, Tracing
 from taskvault.run.traced_preparation import Prepared
 from taskvault.warm.launch_request import GO, NOT_HERE, done
-from taskvault.warm.launched import Launcher, LauncherGone, leave_free
-from taskvault.warm.own_views import OwnViews
+from taskvault.warm.launched import Launcher, LauncherGone, leave_free, peer_of
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import SpawningTracer, TracedCommand, TracedProcess
 
@@ -29,7 +28,7 @@ GO_S = 2.0
 """For a launcher to agree."""
 
 _STREAMS = 3
-_OWN_VIEW = "it looks at what the kernel says of its caller, which only that can store; it will when it runs again"
+_OWN_VIEW = "it looks at what the kernel says of its caller, which only that can compare"
 
 
 class _NotStarted(Exception):
@@ -46,7 +45,6 @@ class Missed:
     prepared: Prepared
     memory: Memory
     tracer: SpawningTracer
-    own_views: OwnViews
     patience_s: float
 
     def carry_out(self, connection: socket.socket) -> None:
@@ -65,6 +63,7 @@ class Missed:
         report.declared(self.declaration)
         run = TracedRun(self.home, self.request, self.declaration, report, patience_s=self.patience_s)
         launcher = Launcher(connection)
+        self.prepared.caller = peer_of(connection).process
         there = partial(launcher.heard, wait=False)
         tracing = Tracing(self.tracer.name, partial(self._start, launcher), self._objection, there)
         try:
@@ -85,10 +84,7 @@ class Missed:
             raise _NotStarted from exc
 
     def _objection(self, items: Sequence[Item]) -> str:
-        if not holds_own_view(items):
-            return ""
-        self.own_views.add(self.prepared.weak_hash)
-        return _OWN_VIEW
+        return _OWN_VIEW if holds_own_view(items) else ""
 
 
 def fork_for(missed: Missed, connection: socket.socket, let_go: Callable[[], None], tell: Callable[[], None]) -> int:

@@ -29,7 +29,6 @@ from taskvault.snapshots import ingest_settings
 from taskvault.warm.kept_content import KeptContent
 from taskvault.warm.launch_request import LaunchRequest, run_request
 from taskvault.warm.missed import Missed
-from taskvault.warm.own_views import OwnViews
 from tvfs.errors import TaskVaultError
 from tvfs.plugin_api import SpawningTracer
 
@@ -87,7 +86,6 @@ class Replayer:
         self._memory: Memory | None = None
         tracer = working_tracer()
         self._tracer = tracer if isinstance(tracer, SpawningTracer) else None
-        self._own_views = OwnViews()
         self._has_storing = False
         self._told: dict[str, float] = {}
         """What has been told to the history in full, and when."""
@@ -136,12 +134,12 @@ class Replayer:
             entry = find(client, prepared, request.scope, self._memory, patience_s=patience_s)
         elif has_own_view(client, prepared, request.scope, self._memory, patience_s=patience_s):
             raise NotHere
-        if entry is None and self._tracer is not None and prepared.weak_hash not in self._own_views:
+        if prepared.own_view:
+            raise NotHere  # what the kernel says of us it does not say of the caller, who looks itself
+        if entry is None and self._tracer is not None:
             self._load_storing(client)
-            return Missed(
-                self._home, request, declaration, prepared, self._memory, self._tracer, self._own_views, patience_s
-            )
-        if entry is None or prepared.own_view:
+            return Missed(self._home, request, declaration, prepared, self._memory, self._tracer, patience_s)
+        if entry is None:
             raise NotHere
         result = read_result(entry, client.welcome.hash)
         return _Hit(request, declaration, prepared, entry, result, started_ns)

@@ -6,7 +6,6 @@ import gc
 import os
 import select
 import socket
-import struct
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from taskvault.warm.launch_request import (
     packed_parts,
     read_request,
 )
+from taskvault.warm.launched import peer_of
 from taskvault.warm.missed import Missed, fork_for
 from taskvault.warm.replayer import NotHere, Replayer
 
@@ -100,7 +100,7 @@ class Worker:
             self._replayer.forget()
         with suppress(OSError):
             connection.settimeout(REQUEST_S)
-            if _peer_user(connection) != os.geteuid():
+            if peer_of(connection).user != os.geteuid():
                 return
             try:
                 with _received(connection) as (asked, turn):
@@ -134,12 +134,6 @@ class Worker:
         for process in list(self._carrying_out):
             if os.waitpid(process, os.WNOHANG)[0]:
                 self._carrying_out.discard(process)
-
-
-def _peer_user(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    user: int = struct.unpack("3i", credentials)[1]
-    return user
 
 
 @contextmanager

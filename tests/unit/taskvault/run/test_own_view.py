@@ -1,0 +1,42 @@
+"""What the kernel says of a process itself, as another one sees it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from taskvault.run.own_view import as_seen_by, holds_own_view
+from taskvault.run.pathset import Item, Look
+from taskvault.run.states import Sight
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        (b"/proc/self/cgroup", b"/proc/7/cgroup"),
+        (b"/proc/thread-self/cgroup", b"/proc/7/task/7/cgroup"),
+        (b"/proc/selfish", b"/proc/selfish"),
+        (b"/proc/8/cgroup", b"/proc/8/cgroup"),
+        (b"/a/proc/self/cgroup", b"/a/proc/self/cgroup"),
+        (b"proc/self/cgroup", b"proc/self/cgroup"),
+    ],
+)
+def test_only_names_of_oneself_mean_another_process(path: bytes, seen: bytes) -> None:
+    assert as_seen_by(7, path) == seen
+
+
+def test_a_state_is_that_of_the_caller_if_there_is_one() -> None:
+    def digest_of(place: bytes, _: object) -> bytes:
+        return Path(place.decode()).read_bytes()
+
+    item = Item(b"/proc/self/comm", int(Look.STATE))
+    assert holds_own_view([item])
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        try:
+            states = [Sight(b"/", digest_of, caller).state(item) for caller in (None, other.pid)]
+        finally:
+            other.kill()
+    assert states[0] != states[1]
+    assert b"sleep" in states[1]
