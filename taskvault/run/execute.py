@@ -238,7 +238,9 @@ def _pass_on(process: _Process, captured: Captured) -> None:
                     selector.unregister(key.fileobj)
                     continue
                 captured.add(key.data, part)
+                began_s = time.monotonic()
                 _echo(key.data, part, captured.unwritten, process)
+                give_up_s += time.monotonic() - began_s  # whoever reads us may be slow
     process.stdout.close()
     process.stderr.close()
 

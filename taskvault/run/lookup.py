@@ -66,7 +66,8 @@ def standing_keys(client: Client, prepared: Prepared, scope: str, memory: Memory
     sight = ask.sight(memory)
     keys: list[str] = []
     with _told_apart():
-        for encoded in ask.pathsets():
+        likely = memory.likely_pathset(prepared.weak_hash)
+        for encoded in dict.fromkeys([*ask.pathsets(), *([likely] if likely is not None else [])]):
             keys += ask.keys(encoded, memory, sight)
     return keys
 

@@ -18,7 +18,7 @@ from taskvault.plugins import plugin_registry
 from taskvault.protocol.messages import GetEntry, SaveEntry, SnapshotRef
 from taskvault.run.as_text import text
 from taskvault.run.execute import Captured, Executed
-from taskvault.run.outputs import Output
+from taskvault.run.outputs import Output, OutputsUnusable
 from taskvault.run.pathset import PathsetsUnusable, pack, unpack
 from taskvault.run.plain_tree import PlainTree, PlainTreeBuilder, file_entry
 from taskvault.run.result_format import (
@@ -138,6 +138,9 @@ def _commit(client: Client, finished: Finished, captured: Captured) -> tuple[Sna
             if live
             else PlainTree(builder.build([], []), {})
         )
+        gone = {os.fsencode(path) for path in paths} - made.entries.keys()
+        if gone:
+            raise OutputsUnusable(f"{os.fsdecode(min(gone))} went while it was stored")
         files = [file_entry(b"stdout", streams[0]), file_entry(b"stderr", streams[1])]
         root = builder.build(files, [(b"outputs", made.root)])
         nothing = builder.build([], [])

@@ -20,6 +20,7 @@ from taskvault.run.inputs import InputsUnusable
 from taskvault.run.nested import is_traced
 from taskvault.run.outputs import Output, check_made, find_outputs, holds_path, present, stream_holds
 from taskvault.run.preparation import Prepared, prepare
+from taskvault.run.refresh import forget
 from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
 from taskvault.run.replay import read_result, replay
 from taskvault.run.report import Outcome, Report
@@ -74,6 +75,8 @@ class StorableRun:
             status = self._replay(client, found, prepared)
             if status is not None:
                 return status
+        if self._request.mode is Mode.REFRESH and self._request.store:
+            forget(client, self._request.scope, [prepared.key.hex, prepared.bound_key.hex])
         client.close()
         # What was found but could not be given back is worse than nothing: replaced.
         replace = found is not None or self._request.mode is Mode.REFRESH

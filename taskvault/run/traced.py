@@ -8,16 +8,15 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskvault.client import Client
-from taskvault.errors import Refused
 from taskvault.plugins import plugin_registry
-from taskvault.protocol.messages import Entry, RemoveEntry
+from taskvault.protocol.messages import Entry
 from taskvault.run.audit_after_hit import audit_sometimes
 from taskvault.run.declaration import Declaration
 from taskvault.run.digests import Digests
@@ -26,7 +25,7 @@ from taskvault.run.lookup import find, prepare, shared_memory, standing_keys
 from taskvault.run.memory import Memory
 from taskvault.run.named_outputs import named_outputs
 from taskvault.run.nested import Note, directory_from, environment_for, is_inside, is_traced, leave, without_lookups
-from taskvault.run.pathset import Item
+from taskvault.run.refresh import forget
 from taskvault.run.refusals import WRITE_TROUBLE, RunUnstored
 from taskvault.run.report import Outcome, Report
 from taskvault.run.request import Mode, RunRequest
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 TRACERS = ("native", "strace")
 """The first that can serve is taken."""
 
-FORGET_TIMEOUT_S = 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
@@ -54,8 +51,8 @@ class Tracing:
     name: str
     """Of the tracer."""
     start: Start
-    objection: Callable[[Sequence[Item]], str] = lambda _: ""
-    """Why a result that looked at these cannot be judged by this process; empty if it can."""
+    objection: str = ""
+    """Why what was made by looking at one's own entries in /proc cannot be found by this process; empty if it can."""
     check_wanted: Callable[[], object] = lambda: None
     """Raises if nobody waits any more for what becomes of the run."""
 
@@ -75,8 +72,6 @@ class TracedRun:
         """A result that was found and could not be given back."""
         self._memory = Memory()
         """Of the files that have been read."""
-        self._superseded: list[str] = []
-        """Keys of what would have been replayed if it had not been to run in any case."""
         self.started = False
         """Whether the command was: then it must not be started again."""
 
@@ -91,7 +86,7 @@ class TracedRun:
                 return status
         notes = directory_from(self._request.environment)
         if notes is not None:
-            self._superseded = self._standing(client, prepared)
+            self._forget_standing(client, prepared, None)
             client.close()
             return self._execute_inside(prepared, notes)
         tracer = working_tracer()
@@ -114,13 +109,15 @@ class TracedRun:
                 known = None
                 if waited or self._request.mode is not Mode.NORMAL:
                     client = client or Client.connect(self._home, timeout_s=self._patience_s)
-                    self._superseded = self._standing(client, prepared)
                     if self._request.mode is Mode.NORMAL:
                         status = self._replayed(client, prepared, tracing)
                         if status is not None:
                             return status
                     elif self._request.mode is Mode.CHECK:
                         known = self._find(client, prepared)
+                        _check_judged(prepared, tracing)
+                    else:
+                        self._forget_standing(client, prepared, tracing)
                 if client is not None:
                     client.close()
                 return self._execute(prepared, known, tracing)
@@ -140,11 +137,9 @@ class TracedRun:
         found = self._find(client, prepared)
         if waited is not None:
             waited.check_wanted()
+            _check_judged(prepared, waited)
         if found is None:
             return None
-        objection = waited.objection(prepared.items) if waited is not None else ""
-        if objection:
-            raise RunUnstored(objection)
         began_ns = time.monotonic_ns()
         is_alone = not is_inside(self._request.environment)
         if is_alone:
@@ -165,21 +160,17 @@ class TracedRun:
     def _find(self, client: Client, prepared: Prepared) -> Entry | None:
         return find(client, prepared, self._request.scope, self._memory, patience_s=self._patience_s)
 
-    def _standing(self, client: Client, prepared: Prepared) -> list[str]:
-        if self._request.mode is not Mode.REFRESH or not self._request.store:
-            return []
-        return standing_keys(client, prepared, self._request.scope, self._memory, patience_s=self._patience_s)
+    def _forget_standing(self, client: Client, prepared: Prepared, tracing: Tracing | None) -> None:
+        """Forget whatever would be replayed now if it was not to run in any case; raise `RunUnstored`.
 
-    def _forget_superseded(self) -> None:
-        """Somebody insisted, and the command has ended: what came before is not given back, whatever it came to now.
-
-        A result of other inputs than the new one has would be found beside it.
+        A result by another pathset than the new one has would be found beside it.
         """
-        try:
-            if self._superseded:
-                forget(self._home, self._request.scope, self._superseded)
-        except (TaskVaultError, OSError) as exc:
-            self._report.say(f"what was stored before could not be forgotten: {exc}")
+        if self._request.mode is not Mode.REFRESH or not self._request.store:
+            return
+        keys = standing_keys(client, prepared, self._request.scope, self._memory, patience_s=self._patience_s)
+        if tracing is not None:
+            _check_judged(prepared, tracing)
+        forget(client, self._request.scope, keys)
 
     def _status(self, exit_code: int, trouble: OSError | None) -> int:
         """Return the exit status: that of the command, unless it is success and what it wrote was lost."""
@@ -210,8 +201,6 @@ class TracedRun:
                 seen = without_lookups(executed.observation, notes, prepared.places.sockets)
                 executed = replace(executed, observation=seen)
             loading.join()
-            if executed.started:
-                self._forget_superseded()
             from taskvault.run.traced_storing import Storing
 
             digests = Digests(prepared.hash_function, self._memory)
@@ -250,8 +239,6 @@ class TracedRun:
                 capture=True,
             )
             ended_ns = time.time_ns()
-            if executed.started:
-                self._forget_superseded()
         assert executed.captured is not None, "a traced run is captured"
         status = self._status(executed.exit_code, first_trouble(executed.captured.unwritten))
         if executed.exit_code:
@@ -325,15 +312,10 @@ def _load_storing() -> None:
     import taskvault.run.traced_storing  # noqa: F401  # loaded is all that it shall be
 
 
-def forget(home: Path, scope: str, keys: Sequence[str]) -> None:
-    """Forget the entries that there are with these keys; raise what the client raises."""
-    with Client.connect(home, timeout_s=FORGET_TIMEOUT_S) as client:
-        for key in keys:
-            try:
-                client.call(RemoveEntry(scope, key), timeout_s=FORGET_TIMEOUT_S)
-            except Refused as exc:
-                if exc.kind != "KeyMissing":
-                    raise
+def _check_judged(prepared: Prepared, tracing: Tracing) -> None:
+    """Raise `RunUnstored` if a look-up asked this process what only its caller can tell."""
+    if tracing.objection and prepared.own_view:
+        raise RunUnstored(tracing.objection)
 
 
 def working_tracer() -> Tracer | None:

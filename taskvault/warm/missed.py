@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +12,6 @@ from pathlib import Path
 
 from taskvault.run.declaration import Declaration
 from taskvault.run.memory import Memory
-from taskvault.run.own_view import holds_own_view
-from taskvault.run.pathset import Item
 from taskvault.run.refusals import RunPlainly, RunUnstored
 from taskvault.run.report import Report
 from taskvault.run.request import RunRequest
@@ -65,7 +63,7 @@ class Missed:
         launcher = Launcher(connection)
         self.prepared.caller = peer_of(connection).process
         there = partial(launcher.heard, wait=False)
-        tracing = Tracing(self.tracer.name, partial(self._start, launcher), self._objection, there)
+        tracing = Tracing(self.tracer.name, partial(self._start, launcher), _OWN_VIEW, there)
         try:
             status = run.carry_on(self.prepared, self.memory, tracing)
         except (_NotStarted, RunPlainly, RunUnstored):
@@ -82,9 +80,6 @@ class Missed:
             return self.tracer.start_by(launcher.spawn, command)
         except OSError as exc:
             raise _NotStarted from exc
-
-    def _objection(self, items: Sequence[Item]) -> str:
-        return _OWN_VIEW if holds_own_view(items) else ""
 
 
 def fork_for(missed: Missed, connection: socket.socket, let_go: Callable[[], None], tell: Callable[[], None]) -> int:

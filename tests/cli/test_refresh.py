@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -87,6 +89,40 @@ def test_a_refresh_that_fails_leaves_nothing_to_be_replayed(
     assert tv(script, "--refresh").status == 3
     again = tv(script)
     assert (again.status, again.is_hit) == (3, False)
+
+
+def test_a_refresh_that_is_killed_leaves_nothing_to_be_replayed(
+    tv: Run, vault: Vault, project: Path, witness: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    script = chosen(witness, else_=f"read -r _ < {tmp_path}/gate; cat b > out")
+    assert tv(script).is_stored
+    end(witness)
+    options = ["--root", ".", "--scope", tmp_path.name, "--refresh"]
+    command = [sys.executable, "-m", "taskvault", "run", *options, "--", "sh", "-c", script]
+    killed = subprocess.Popen(command, cwd=project, env=vault.environment(), start_new_session=True)
+    gate = os.open(tmp_path / "gate", os.O_WRONLY)  # as soon as the command reads it
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    os.close(gate)
+    (tmp_path / "gate").unlink()
+    os.mkfifo(tmp_path / "gate")
+    opened = os.open(tmp_path / "gate", os.O_RDWR)
+    os.write(opened, b"go\n")
+    assert not tv(script).is_hit
+    os.close(opened)
+    assert (project / "out").read_text() == "b\n"
+
+
+def test_a_declared_run_that_fails_when_it_is_refreshed_is_not_replayed(
+    tv: Run, project: Path, witness: subprocess.Popen[bytes]
+) -> None:
+    script, declared = chosen(witness, else_="exit 3"), ("--input", "a", "--output", "out")
+    assert tv(script, *declared).is_stored
+    assert tv(script, *declared).is_hit
+    end(witness)
+    assert tv(script, *declared, "--refresh").status == 3
+    assert tv(script, *declared).status == 3
 
 
 def test_a_refresh_that_is_to_store_nothing_takes_nothing_away(tv: Run, project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 import pytest
@@ -49,3 +50,26 @@ def test_what_is_written_between_two_looks_is_not_lost(
     captured.close()
     if left_behind:
         command.close()
+
+
+def test_what_a_slow_reader_has_not_taken_yet_is_not_left_in_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, shown = [0.0], bytearray()
+
+    class Time:
+        @staticmethod
+        def monotonic() -> float:
+            return clock[0]
+
+    def slowly(_stream: int, part: bytes, *_: object) -> None:
+        shown.extend(part)
+        clock[0] += 2 * execute.MOST_LINGER_S
+
+    monkeypatch.setattr(execute, "time", Time)
+    monkeypatch.setattr(execute, "_echo", slowly)
+    command, captured = Ending(1, left_behind=False), Captured()
+    room = fcntl.fcntl(command._out, fcntl.F_SETPIPE_SZ, 1 << 20)
+    os.write(command._out, b"x" * (room - 100))
+    _pass_on(command, captured)  # type: ignore[arg-type]
+    assert len(shown) == room - 100 + len(b"last words\n")
+    assert captured.incomplete == ""
+    captured.close()
