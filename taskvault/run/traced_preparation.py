@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -123,7 +124,7 @@ def prepare_traced(
         platform={**_machine(declaration.rules), "umask": f"{umask:03o}", "stdin": stream_digest(stdin, hash_function)},
     )
     weak_hash = weak.hash(hash_function)
-    scratch = _scratch(weak_hash, declaration.environment)
+    scratch = _scratch(weak_hash, request.scope, declaration.environment)
     logical_roots = _logical_roots(request.environment.get("PWD", ""), workdir)
     places = partial(_places, client, root, scratch, declaration)
     return Prepared(weak, weak_hash, declaration.place.root, scratch, places, umask, hash_function, logical_roots)
@@ -149,9 +150,11 @@ def _machine(project: ProjectRules) -> dict[str, str]:
     }
 
 
-def _scratch(weak_hash: bytes, environment: Mapping[str, str]) -> str:
+def _scratch(weak_hash: bytes, scope: str, environment: Mapping[str, str]) -> str:
+    # As turns are: two that run at once must not have the same.
+    name = hashlib.sha256(weak_hash + os.fsencode(scope)).hexdigest()[:16]
     temporary = os.path.realpath(environment.get("TMPDIR") or "/tmp")  # noqa: S108  # what programs take themselves
-    return os.path.join(temporary, f"taskvault-{os.getuid()}", weak_hash.hex()[:16])
+    return os.path.join(temporary, f"taskvault-{os.getuid()}", name)
 
 
 def _places(client: Client, root: str, scratch: str, declaration: Declaration) -> Places:

@@ -139,6 +139,20 @@ def is_anybody_in(directory: Path) -> bool:
     return False
 
 
+def test_the_same_in_another_scope_waits_for_nobody_and_has_a_directory_of_its_own(either: Bench) -> None:
+    script = f"{GATE}; echo x > $TMPDIR/x; cat in > out"
+    first = start(either, script)
+    scratch = scratch_of(first)
+    other = start(replace(either, scope=f"{either.scope}-other"), script)
+    others = scratch_of(other)
+    assert others != scratch
+    (others / "go").touch()
+    assert other.wait().is_stored
+    (scratch / "go").touch()
+    said = first.wait()
+    assert (said.status, said.err.count(b"No such file")) == (0, 0)
+
+
 def test_what_python_must_judge_is_not_replayed_by_another_that_waited_for_it(place: Bench, launcher: Launcher) -> None:
     script = f"cat /proc/self/cgroup > out; {GATE}"
     launched = replace(place, driver=launcher)
