@@ -72,15 +72,6 @@ def standing_keys(client: Client, prepared: Prepared, scope: str, memory: Memory
     return keys
 
 
-def has_own_view(client: Client, prepared: Prepared, scope: str, memory: Memory, *, patience_s: float) -> bool:
-    """Whether an earlier run of the same looked at what is another for each process; raise as `find`."""
-    views: set[bool] = set()
-    with _told_apart():
-        pathsets = _Asking(client, prepared, scope, patience_s).pathsets()
-        views.update(memory.plan(encoded).own_view for encoded in pathsets)
-    return True in views
-
-
 @contextmanager
 def _told_apart() -> Iterator[None]:
     """Raise `RunPlainly` where there is no daemon, `RunUnstored` in other trouble; nothing for damaged pathsets."""

@@ -15,7 +15,7 @@ from taskvault.protocol.messages import Entry, NoteRun, RecordRun
 from taskvault.run.audit_after_hit import audit_every
 from taskvault.run.declaration import Declaration, declare
 from taskvault.run.digest_table import DigestTable
-from taskvault.run.lookup import find, has_own_view, prepare
+from taskvault.run.lookup import find, prepare
 from taskvault.run.memory import Memory
 from taskvault.run.reach import PATIENCE_S
 from taskvault.run.refusals import WRITE_TROUBLE, RunPlainly, RunUnstored
@@ -132,8 +132,6 @@ class Replayer:
         entry = None
         if request.mode is Mode.NORMAL:
             entry = find(client, prepared, request.scope, self._memory, patience_s=patience_s)
-        elif has_own_view(client, prepared, request.scope, self._memory, patience_s=patience_s):
-            raise NotHere
         if prepared.own_view:
             raise NotHere  # what the kernel says of us it does not say of the caller, who looks itself
         if entry is None and self._tracer is not None:

@@ -248,16 +248,20 @@ class Taking:
         nursery.start_soon(take)
 
 
+@pytest.fixture
+async def with_two_files(world: MemoryWorld) -> None:
+    world.mkdir(b"d")
+    await world.write(b"d/f", b"before")
+    await world.write(b"d/g", b"same")
+
+
 async def opened(world: MemoryWorld, *paths: bytes) -> list[Handle]:
     return [await world.filesystem.open(world.ino(path), os.O_WRONLY, CALLER) for path in paths]
 
 
 async def test_a_snapshot_waits_for_closes_that_are_on_their_way(
-    world: MemoryWorld, mock_clock: trio.testing.MockClock
+    world: MemoryWorld, with_two_files: None, mock_clock: trio.testing.MockClock
 ) -> None:
-    world.mkdir(b"d")
-    await world.write(b"d/f", b"before")
-    await world.write(b"d/g", b"same")
     both = await opened(world, b"d/f", b"d/g")
     await world.write_to(both[0], 0, b"after!")
     async with trio.open_nursery() as nursery:
@@ -271,11 +275,8 @@ async def test_a_snapshot_waits_for_closes_that_are_on_their_way(
 
 
 async def test_a_snapshot_waits_for_what_is_opened_while_it_waits_but_not_for_ever(
-    world: MemoryWorld, mock_clock: trio.testing.MockClock
+    world: MemoryWorld, with_two_files: None, mock_clock: trio.testing.MockClock
 ) -> None:
-    world.mkdir(b"d")
-    await world.write(b"d/f", b"f")
-    await world.write(b"d/g", b"g")
     (handle,) = await opened(world, b"d/f")
     async with trio.open_nursery() as nursery:
         taking = Taking(world, nursery)
@@ -295,11 +296,8 @@ async def test_a_snapshot_waits_for_what_is_opened_while_it_waits_but_not_for_ev
 
 
 async def test_what_is_wanted_and_goes_while_a_snapshot_waits_is_missed(
-    world: MemoryWorld, mock_clock: trio.testing.MockClock
+    world: MemoryWorld, with_two_files: None, mock_clock: trio.testing.MockClock
 ) -> None:
-    world.mkdir(b"d")
-    await world.write(b"d/f", b"f")
-    await world.write(b"d/g", b"g")
     (handle,) = await opened(world, b"d/f")
     async with trio.open_nursery() as nursery:
         taking = Taking(world, nursery, b"f", b"g")
